@@ -1,0 +1,2 @@
+//! broker-cli
+fn main() {}

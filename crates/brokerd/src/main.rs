@@ -1,0 +1,2 @@
+//! brokerd
+fn main() {}
