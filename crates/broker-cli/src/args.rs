@@ -31,7 +31,14 @@ No daemon is needed: when nobody serves the store, the command does so itself wh
 
 /// Rooms that keep every message: send, read, follow.
 #[derive(Debug, Parser)]
-#[command(name = "broker", version, about, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "broker",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Cli {
     /// What holds for every command.
@@ -47,23 +54,55 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Connect to this broker and to nothing else: tcp://HOST:PORT or unix:/PATH
-    #[arg(short, long, global = true, value_name = "URL", env = "BROKER_URL", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "URL",
+        env = "BROKER_URL",
+        hide_env_values = true
+    )]
     pub(crate) server: Option<String>,
 
     /// The store's directory [default: $XDG_DATA_HOME/broker]
-    #[arg(short, long, global = true, value_name = "DIR", env = "BROKER_DATA", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BROKER_DATA",
+        hide_env_values = true
+    )]
     pub(crate) data: Option<OsString>,
 
     /// Where to accept others while this command serves the store: ADDR:PORT, or none
-    #[arg(long, global = true, value_name = "ADDR", env = "BROKER_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "BROKER_LISTEN",
+        hide_env_values = true
+    )]
     pub(crate) listen: Option<String>,
 
     /// Whom the messages are from [default: the login name]
-    #[arg(long = "as", global = true, value_name = "NAME", env = "BROKER_NAME", hide_env_values = true)]
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "NAME",
+        env = "BROKER_NAME",
+        hide_env_values = true
+    )]
     pub(crate) sender: Option<String>,
 
     /// Give up after this long without progress: 10s, 250ms, 2m [default: 10s]
-    #[arg(long, global = true, value_name = "TIME", env = "BROKER_TIMEOUT", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        env = "BROKER_TIMEOUT",
+        hide_env_values = true
+    )]
     pub(crate) timeout: Option<String>,
 
     /// Say more on standard error; twice: log details (BROKER_LOG sets the log's filter exactly)

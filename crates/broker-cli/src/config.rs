@@ -74,9 +74,15 @@ impl Config {
     }
 }
 
-fn target(global: &Global, server_is_flag: bool, data_is_flag: bool) -> Result<(Target, bool), Failure> {
+fn target(
+    global: &Global,
+    server_is_flag: bool,
+    data_is_flag: bool,
+) -> Result<(Target, bool), Failure> {
     if server_is_flag && data_is_flag {
-        return Err(Failure::usage("--server names a running broker and --data a store on this machine: give one of them"));
+        return Err(Failure::usage(
+            "--server names a running broker and --data a store on this machine: give one of them",
+        ));
     }
     let data = global.data.as_deref().filter(|dir| !dir.is_empty());
     if data_is_flag && data.is_none() {
@@ -84,7 +90,9 @@ fn target(global: &Global, server_is_flag: bool, data_is_flag: bool) -> Result<(
     }
     match filled(global.server.as_deref()) {
         Some(url) if !data_is_flag => Ok((Target::Server(server(url)?), true)),
-        None if server_is_flag => Err(Failure::usage("--server needs an address: tcp://HOST:PORT or unix:/PATH")),
+        None if server_is_flag => Err(Failure::usage(
+            "--server needs an address: tcp://HOST:PORT or unix:/PATH",
+        )),
         _ => match data {
             Some(dir) => Ok((Target::Store(dir.into()), true)),
             None => Ok((Target::Store(default_data()?), false)),
@@ -93,12 +101,19 @@ fn target(global: &Global, server_is_flag: bool, data_is_flag: bool) -> Result<(
 }
 
 fn server(url: &str) -> Result<String, Failure> {
-    let is_tcp = url.strip_prefix("tcp://").is_some_and(|rest| rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()));
-    let is_unix = url.strip_prefix("unix:").is_some_and(|path| !path.is_empty());
+    let is_tcp = url.strip_prefix("tcp://").is_some_and(|rest| {
+        rest.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    });
+    let is_unix = url
+        .strip_prefix("unix:")
+        .is_some_and(|path| !path.is_empty());
     if is_tcp || is_unix {
         return Ok(url.to_owned());
     }
-    Err(Failure::usage(format!("'{url}' is no address of a broker: it is tcp://HOST:PORT (such as tcp://127.0.0.1:9876) or unix:/PATH")))
+    Err(Failure::usage(format!(
+        "'{url}' is no address of a broker: it is tcp://HOST:PORT (such as tcp://127.0.0.1:9876) or unix:/PATH"
+    )))
 }
 
 fn listen(text: Option<&str>) -> Result<Listen, Failure> {
@@ -110,16 +125,22 @@ fn listen(text: Option<&str>) -> Result<Listen, Failure> {
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, Failure> {
-    let Some(text) = text else { return Ok(TIMEOUT_DEFAULT) };
+    let Some(text) = text else {
+        return Ok(TIMEOUT_DEFAULT);
+    };
     match units::duration(text, true) {
         Some(timeout) if !timeout.is_zero() => Ok(timeout),
-        _ => Err(Failure::usage(format!("--timeout takes a time above zero, such as 10s, 250ms or 2m, not '{text}'"))),
+        _ => Err(Failure::usage(format!(
+            "--timeout takes a time above zero, such as 10s, 250ms or 2m, not '{text}'"
+        ))),
     }
 }
 
 fn sender(name: Option<&str>) -> Result<SenderName, Failure> {
     if let Some(name) = name {
-        return SenderName::parse(name).map_err(|error| Failure::usage(format!("'{name}' cannot be a sender's name: {error}")));
+        return SenderName::parse(name).map_err(|error| {
+            Failure::usage(format!("'{name}' cannot be a sender's name: {error}"))
+        });
     }
     let login = login_name();
     SenderName::parse(&login).map_err(|error| Failure::usage(format!("the login name '{login}' cannot be a sender's name: {error}; say who you are with --as NAME")))
@@ -169,7 +190,14 @@ mod tests {
     use super::*;
 
     fn global(server: Option<&str>, data: Option<&str>) -> Global {
-        Global { server: server.map(str::to_owned), data: data.map(OsString::from), listen: None, sender: None, timeout: None, verbose: 0 }
+        Global {
+            server: server.map(str::to_owned),
+            data: data.map(OsString::from),
+            listen: None,
+            sender: None,
+            timeout: None,
+            verbose: 0,
+        }
     }
 
     fn store(dir: &str) -> Target {
@@ -184,13 +212,18 @@ mod tests {
         let (chosen, _) = target(&both, true, false).expect("a flag and a variable");
         assert_eq!(chosen, Target::Server("unix:/s".to_owned()));
         let (chosen, _) = target(&both, false, false).expect("two variables");
-        assert_eq!(chosen, Target::Server("unix:/s".to_owned()), "the one that only ever connects");
+        assert_eq!(
+            chosen,
+            Target::Server("unix:/s".to_owned()),
+            "the one that only ever connects"
+        );
         assert!(target(&both, true, true).is_err(), "two flags");
     }
 
     #[test]
     fn an_empty_variable_is_not_set_and_an_empty_flag_is_wrong() {
-        let (chosen, is_chosen) = target(&global(Some(""), Some("/d")), false, false).expect("a variable");
+        let (chosen, is_chosen) =
+            target(&global(Some(""), Some("/d")), false, false).expect("a variable");
         assert_eq!((chosen, is_chosen), (store("/d"), true));
         assert!(target(&global(Some(""), None), true, false).is_err());
         assert!(target(&global(None, Some("")), false, true).is_err());
@@ -198,10 +231,24 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for right in ["tcp://127.0.0.1:9876", "tcp://localhost:1", "tcp://[::1]:9876", "unix:/a", "unix:relative"] {
+        for right in [
+            "tcp://127.0.0.1:9876",
+            "tcp://localhost:1",
+            "tcp://[::1]:9876",
+            "unix:/a",
+            "unix:relative",
+        ] {
             assert!(server(right).is_ok(), "{right}");
         }
-        for wrong in ["127.0.0.1:9876", "tcp://127.0.0.1", "tcp://:9876", "tcp://h:99999", "unix:", "http://h:1", ""] {
+        for wrong in [
+            "127.0.0.1:9876",
+            "tcp://127.0.0.1",
+            "tcp://:9876",
+            "tcp://h:99999",
+            "unix:",
+            "http://h:1",
+            "",
+        ] {
             assert!(server(wrong).is_err(), "{wrong}");
         }
         assert_eq!(listen(Some("none")).expect("a word"), Listen::None);
@@ -217,7 +264,10 @@ mod tests {
         assert_eq!(name_of(7, users), None);
         let os = |text| Some(OsStr::new(text));
         assert_eq!(data_below(os("/x"), os("/h")), Some("/x/broker".into()));
-        assert_eq!(data_below(os("relative"), os("/h")), Some("/h/.local/share/broker".into()));
+        assert_eq!(
+            data_below(os("relative"), os("/h")),
+            Some("/h/.local/share/broker".into())
+        );
         assert_eq!(data_below(None, None), None);
         assert_eq!(data_below(os(""), os("")), None);
     }

@@ -23,7 +23,13 @@ pub(crate) fn for_field(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Words for standard error.
 pub(crate) fn for_words(text: &str, out: &mut Vec<u8>) {
-    visible(text.as_bytes(), out, |c, out| if matches!(c, '\n' | '\\') { out.push(c as u8) } else { escaped(c, out) });
+    visible(text.as_bytes(), out, |c, out| {
+        if matches!(c, '\n' | '\\') {
+            out.push(c as u8)
+        } else {
+            escaped(c, out)
+        }
+    });
 }
 
 /// A JSON string with its quotes.
@@ -42,7 +48,10 @@ pub(crate) fn for_json(text: &str, out: &mut Vec<u8>) {
             '\n' => out.extend_from_slice(b"\\n"),
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
-            c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| put(out, format_args!("\\u{unit:04x}"))),
+            c => c
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| put(out, format_args!("\\u{unit:04x}"))),
         }
     }
     out.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
@@ -86,7 +95,10 @@ fn is_special(c: char) -> bool {
     match c {
         ' '..='[' | ']'..='~' => false,
         '\\' => true,
-        c => c.is_control() || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'),
+        c => {
+            c.is_control()
+                || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        }
     }
 }
 
@@ -117,7 +129,10 @@ mod tests {
         assert_eq!(field(b"plain \xc3\xa9 text"), "plain é text");
         assert_eq!(field(b"a\tb\nc\r\\n"), "a\\tb\\nc\\r\\\\n");
         assert_eq!(field(b"\x1b[31m\x00\x7f"), "\\x1b[31m\\x00\\x7f");
-        assert_eq!(field("\u{9b}31m \u{202e}abc \u{2028}".as_bytes()), "\\u{9b}31m \\u{202e}abc \\u{2028}");
+        assert_eq!(
+            field("\u{9b}31m \u{202e}abc \u{2028}".as_bytes()),
+            "\\u{9b}31m \\u{202e}abc \\u{2028}"
+        );
         assert_eq!(field(b"ok\xff\xfe\xc3"), "ok\\xff\\xfe\\xc3");
         assert_eq!(field(b""), "");
     }
@@ -126,15 +141,28 @@ mod tests {
     fn a_terminal_is_told_nothing_that_it_would_obey() {
         assert_eq!(terminal(b"\x1b]0;title\x07"), "\\x1b]0;title\\x07");
         assert_eq!(terminal(b"one\ntwo\tthree"), "one\n    two\tthree");
-        assert_eq!(terminal("\u{202e}\u{200f}".as_bytes()), "\\u{202e}\\u{200f}");
-        assert_eq!(terminal("a👩‍👩‍👧b".as_bytes()), "a👩‍👩‍👧b", "the joiner in emoji stays");
+        assert_eq!(
+            terminal("\u{202e}\u{200f}".as_bytes()),
+            "\\u{202e}\\u{200f}"
+        );
+        assert_eq!(
+            terminal("a👩‍👩‍👧b".as_bytes()),
+            "a👩‍👩‍👧b",
+            "the joiner in emoji stays"
+        );
     }
 
     #[test]
     fn json_says_the_same_with_harmless_characters() {
-        let every: String = (0..=0x2100).filter_map(char::from_u32).chain(['\u{feff}', '😀', '\u{10ffff}']).collect();
+        let every: String = (0..=0x2100)
+            .filter_map(char::from_u32)
+            .chain(['\u{feff}', '😀', '\u{10ffff}'])
+            .collect();
         let written = json(&every);
-        assert_eq!(serde_json::from_str::<String>(&written).expect("it is JSON"), every);
+        assert_eq!(
+            serde_json::from_str::<String>(&written).expect("it is JSON"),
+            every
+        );
         assert!(!written.chars().any(|c| c.is_control() || c == '\u{202e}'));
         assert_eq!(json("\u{0}\"\u{7f}"), "\"\\u0000\\\"\\u007f\"");
         assert_eq!(json(""), "\"\"");

@@ -53,7 +53,10 @@ pub(crate) struct Failure {
 impl Failure {
     /// Ends the process with words.
     pub(crate) fn new(exit: Exit, words: impl Into<String>) -> Self {
-        Self { exit, words: Some(words.into()) }
+        Self {
+            exit,
+            words: Some(words.into()),
+        }
     }
 
     /// An argument or setting that makes no sense.

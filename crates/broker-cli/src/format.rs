@@ -74,12 +74,22 @@ impl Style {
         }
         out.extend_from_slice(b"{\"skip\":{\"room\":");
         escape::for_json(gap.room, out);
-        put(out, format_args!(",\"epoch\":{},\"from\":{},\"to\":{},\"reason\":\"{}\"}}}}\n", gap.epoch, gap.from, gap.to, gap.reason));
+        put(
+            out,
+            format_args!(
+                ",\"epoch\":{},\"from\":{},\"to\":{},\"reason\":\"{}\"}}}}\n",
+                gap.epoch, gap.from, gap.to, gap.reason
+            ),
+        );
     }
 }
 
 fn terminal(entry: &Entry<'_>, colour: bool, out: &mut Vec<u8>) {
-    let (dim, bold, plain) = if colour { ("\x1b[2m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let (dim, bold, plain) = if colour {
+        ("\x1b[2m", "\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "", "")
+    };
     put(out, format_args!("{dim}"));
     // Writing to memory cannot fail.
     let _ = time::write_short(entry.time, &mut Text(out));
@@ -101,7 +111,13 @@ fn fields(entry: &Entry<'_>, out: &mut Vec<u8>) {
 fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"room\":");
     escape::for_json(entry.room, out);
-    put(out, format_args!(",\"epoch\":{},\"seq\":{},\"time\":\"", entry.epoch, entry.seq));
+    put(
+        out,
+        format_args!(
+            ",\"epoch\":{},\"seq\":{},\"time\":\"",
+            entry.epoch, entry.seq
+        ),
+    );
     let _ = time::write_exact(entry.time, &mut Text(out));
     out.extend_from_slice(b"\",\"sender\":");
     escape::for_json(entry.sender, out);
@@ -110,7 +126,10 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b",\"text\":");
             escape::for_json(text, out);
         }
-        Err(_) => put(out, format_args!(",\"data\":\"{}\"", STANDARD.encode(entry.payload))),
+        Err(_) => put(
+            out,
+            format_args!(",\"data\":\"{}\"", STANDARD.encode(entry.payload)),
+        ),
     }
     out.push(b'}');
 }
@@ -120,7 +139,14 @@ mod tests {
     use super::*;
 
     fn written(style: Style, payload: &[u8]) -> Vec<u8> {
-        let entry = Entry { room: "lobby", epoch: 7, seq: 42, time: 1_800_000_000_000_001, sender: "ann", payload };
+        let entry = Entry {
+            room: "lobby",
+            epoch: 7,
+            seq: 42,
+            time: 1_800_000_000_000_001,
+            sender: "ann",
+            payload,
+        };
         let mut out = Vec::new();
         style.message(&entry, &mut out);
         out
@@ -129,13 +155,22 @@ mod tests {
     #[test]
     fn the_four_forms() {
         let payload = b"h\xc3\xa9llo\tyou\n\x1b[2J";
-        assert_eq!(written(Style::Raw, payload), b"h\xc3\xa9llo\tyou\n\x1b[2J\n");
-        assert_eq!(written(Style::Fields, payload), "42\t2027-01-15T08:00:00.000001Z\tann\théllo\\tyou\\n\\x1b[2J\n".as_bytes());
+        assert_eq!(
+            written(Style::Raw, payload),
+            b"h\xc3\xa9llo\tyou\n\x1b[2J\n"
+        );
+        assert_eq!(
+            written(Style::Fields, payload),
+            "42\t2027-01-15T08:00:00.000001Z\tann\théllo\\tyou\\n\\x1b[2J\n".as_bytes()
+        );
         assert_eq!(
             written(Style::Json, payload),
             "{\"room\":\"lobby\",\"epoch\":7,\"seq\":42,\"time\":\"2027-01-15T08:00:00.000001Z\",\"sender\":\"ann\",\"text\":\"héllo\\tyou\\n\\u001b[2J\"}\n".as_bytes()
         );
-        assert_eq!(written(Style::Terminal { colour: false }, payload), "2027-01-15 08:00:00Z ann  héllo\tyou\n    \\x1b[2J\n".as_bytes());
+        assert_eq!(
+            written(Style::Terminal { colour: false }, payload),
+            "2027-01-15 08:00:00Z ann  héllo\tyou\n    \\x1b[2J\n".as_bytes()
+        );
         assert_eq!(
             written(Style::Terminal { colour: true }, b"x"),
             b"\x1b[2m2027-01-15 08:00:00Z\x1b[0m \x1b[1mann\x1b[0m  x\n"
@@ -146,7 +181,10 @@ mod tests {
     fn bytes_that_are_no_text_are_data() {
         let line = written(Style::Json, b"\xff\x00");
         let value: serde_json::Value = serde_json::from_slice(&line).expect("it is JSON");
-        assert_eq!(value.get("data").and_then(serde_json::Value::as_str), Some("/wA="));
+        assert_eq!(
+            value.get("data").and_then(serde_json::Value::as_str),
+            Some("/wA=")
+        );
         assert!(value.get("text").is_none());
         assert_eq!(written(Style::Raw, b"\xff\x00"), b"\xff\x00\n");
         assert_eq!(written(Style::Raw, b""), b"\n");
@@ -154,7 +192,13 @@ mod tests {
 
     #[test]
     fn gaps_are_json_only() {
-        let gap = Gap { room: "lobby", epoch: 7, from: 3, to: 5, reason: "trimmed" };
+        let gap = Gap {
+            room: "lobby",
+            epoch: 7,
+            from: 3,
+            to: 5,
+            reason: "trimmed",
+        };
         let mut out = Vec::new();
         for style in [Style::Raw, Style::Fields, Style::Terminal { colour: true }] {
             style.gap(&gap, &mut out);

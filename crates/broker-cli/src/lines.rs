@@ -37,7 +37,11 @@ pub(crate) struct LineSplitter {
 impl LineSplitter {
     /// Lines may have at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { partial: Vec::new(), limit, lines: 0 }
+        Self {
+            partial: Vec::new(),
+            limit,
+            lines: 0,
+        }
     }
 
     /// Appends the lines that end in `chunk` to `into`.
@@ -50,7 +54,8 @@ impl LineSplitter {
             if self.partial.is_empty() {
                 into.push(chunk.slice(start..start + length));
             } else {
-                self.partial.extend_from_slice(rest.get(..length).unwrap_or_default());
+                self.partial
+                    .extend_from_slice(rest.get(..length).unwrap_or_default());
                 into.push(Bytes::from(std::mem::take(&mut self.partial)));
             }
             start += length + 1;
@@ -72,7 +77,10 @@ impl LineSplitter {
 
     fn check(&self, more: usize) -> Result<(), LineTooLong> {
         if self.partial.len() + more > self.limit {
-            return Err(LineTooLong { number: self.lines + 1, limit: self.limit });
+            return Err(LineTooLong {
+                number: self.lines + 1,
+                limit: self.limit,
+            });
         }
         Ok(())
     }
@@ -81,9 +89,13 @@ impl LineSplitter {
 /// Reads `from` on a thread of its own. The channel closes at the end of the input, after an error
 /// that stands in it last, or soon after the receiver is dropped (the thread may stay in a read
 /// until the process ends).
-pub(crate) fn chunks(from: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
+pub(crate) fn chunks(
+    from: impl Read + Send + 'static,
+) -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || read_chunks(from, &sender))?;
+    thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || read_chunks(from, &sender))?;
     Ok(receiver)
 }
 
@@ -93,7 +105,9 @@ fn read_chunks(mut from: impl Read, to: &mpsc::Sender<io::Result<Bytes>>) {
         let chunk = match from.read(&mut buffer) {
             Ok(0) => return,
             // An exact copy: a slow trickle of lines must not pin a whole buffer each.
-            Ok(length) => Ok(Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default())),
+            Ok(length) => Ok(Bytes::copy_from_slice(
+                buffer.get(..length).unwrap_or_default(),
+            )),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
         };
@@ -122,9 +136,20 @@ mod tests {
     #[test]
     fn any_cut_gives_the_same_lines() {
         let input = b"one\n\n\r\ntwo\r\n\xff\xfe\nlast";
-        let lines: Vec<Vec<u8>> = vec![b"one".into(), b"".into(), b"\r".into(), b"two\r".into(), b"\xff\xfe".into(), b"last".into()];
+        let lines: Vec<Vec<u8>> = vec![
+            b"one".into(),
+            b"".into(),
+            b"\r".into(),
+            b"two\r".into(),
+            b"\xff\xfe".into(),
+            b"last".into(),
+        ];
         for size in 1..=input.len() {
-            assert_eq!(split(input, size, 100), Ok(lines.clone()), "chunks of {size}");
+            assert_eq!(
+                split(input, size, 100),
+                Ok(lines.clone()),
+                "chunks of {size}"
+            );
         }
     }
 
@@ -139,9 +164,24 @@ mod tests {
     #[test]
     fn a_line_over_the_limit_is_found_before_it_is_gathered() {
         for size in 1..=9 {
-            assert_eq!(split(b"ok\n1234\n", size, 4), Ok(vec![b"ok".to_vec(), b"1234".to_vec()]));
-            assert_eq!(split(b"ok\n12345\n", size, 4), Err(LineTooLong { number: 2, limit: 4 }));
-            assert_eq!(split(b"ok\n12345", size, 4), Err(LineTooLong { number: 2, limit: 4 }));
+            assert_eq!(
+                split(b"ok\n1234\n", size, 4),
+                Ok(vec![b"ok".to_vec(), b"1234".to_vec()])
+            );
+            assert_eq!(
+                split(b"ok\n12345\n", size, 4),
+                Err(LineTooLong {
+                    number: 2,
+                    limit: 4
+                })
+            );
+            assert_eq!(
+                split(b"ok\n12345", size, 4),
+                Err(LineTooLong {
+                    number: 2,
+                    limit: 4
+                })
+            );
         }
     }
 
@@ -162,8 +202,22 @@ mod tests {
             }
         }
         let mut chunks = chunks(Failing(0)).expect("a thread");
-        assert_eq!(chunks.blocking_recv().expect("a chunk").expect("read").len(), CHUNK_BYTES);
-        assert_eq!(chunks.blocking_recv().expect("the error").expect_err("it failed").kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            chunks
+                .blocking_recv()
+                .expect("a chunk")
+                .expect("read")
+                .len(),
+            CHUNK_BYTES
+        );
+        assert_eq!(
+            chunks
+                .blocking_recv()
+                .expect("the error")
+                .expect_err("it failed")
+                .kind(),
+            io::ErrorKind::ConnectionReset
+        );
         assert!(chunks.blocking_recv().is_none());
     }
 }

@@ -23,7 +23,11 @@ pub(crate) enum OutputError {
 
 impl From<io::Error> for OutputError {
     fn from(error: io::Error) -> Self {
-        if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Failed(error) }
+        if error.kind() == ErrorKind::BrokenPipe {
+            Self::Closed
+        } else {
+            Self::Failed(error)
+        }
     }
 }
 
@@ -31,7 +35,10 @@ impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Closed => Self::quiet(Exit::Ok),
-            OutputError::Failed(error) => Self::new(Exit::Protocol, format!("cannot write to standard output: {error}")),
+            OutputError::Failed(error) => Self::new(
+                Exit::Protocol,
+                format!("cannot write to standard output: {error}"),
+            ),
         }
     }
 }
@@ -67,7 +74,10 @@ pub(crate) fn is_colourful() -> bool {
 impl<W: Write> Output<W> {
     /// Buffers what goes to `to`.
     pub(crate) fn new(to: W) -> Self {
-        Self { to, buffer: Vec::new() }
+        Self {
+            to,
+            buffer: Vec::new(),
+        }
     }
 
     /// Where entries are appended.
@@ -77,7 +87,11 @@ impl<W: Write> Output<W> {
 
     /// Called after an entry: writes once enough has gathered.
     pub(crate) fn settle(&mut self) -> Result<(), OutputError> {
-        if self.buffer.len() >= BUFFER_BYTES { self.write_out() } else { Ok(()) }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.write_out()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes everything now: before the program waits for something, and at its end.
@@ -155,13 +169,19 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
-        for (kind, exit) in [(ErrorKind::BrokenPipe, Exit::Ok), (ErrorKind::StorageFull, Exit::Protocol)] {
+        for (kind, exit) in [
+            (ErrorKind::BrokenPipe, Exit::Ok),
+            (ErrorKind::StorageFull, Exit::Protocol),
+        ] {
             let mut output = Output::new(Refusing(kind));
             output.buffer().push(b'x');
             let failure = Failure::from(output.flush().expect_err("it refuses"));
             assert_eq!(failure.exit, exit);
             assert_eq!(failure.words.is_none(), exit == Exit::Ok);
-            assert!(output.buffer.is_empty(), "what cannot be written must not pile up");
+            assert!(
+                output.buffer.is_empty(),
+                "what cannot be written must not pile up"
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ pub(crate) fn parse(text: &str, now: i64) -> Result<StartAt, Failure> {
 
 fn parsed(text: &str, now: i64) -> Option<StartAt> {
     match text {
-        "start" => return Some(StartAt::start()),
-        "end" => return Some(StartAt::end()),
+        "start" => return Some(StartAt::START),
+        "end" => return Some(StartAt::END),
         _ => {}
     }
     if let Some(moment) = text.strip_prefix('@') {
@@ -34,7 +34,11 @@ fn parsed(text: &str, now: i64) -> Option<StartAt> {
 
 /// Digits only: `u64` would take a plus sign too.
 fn number(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -45,14 +49,28 @@ mod tests {
     fn every_form() {
         let now = 1_800_000_000_000_000;
         let is = |text, wanted| assert_eq!(parsed(text, now), Some(wanted), "{text}");
-        is("start", StartAt::start());
-        is("end", StartAt::end());
+        is("start", StartAt::START);
+        is("end", StartAt::END);
         is("42", StartAt::seq(Seq::new(42)));
         is("-3", StartAt::last(3));
         is("-0", StartAt::last(0));
         is("@1h", StartAt::time(Micros::new(now - 3_600_000_000)));
-        is("@1970-01-01T00:00:01Z", StartAt::time(Micros::new(1_000_000)));
-        for wrong in ["", "0", "-", "+1", "--1", "1.5", "@", "@soon", "first", "18446744073709551616"] {
+        is(
+            "@1970-01-01T00:00:01Z",
+            StartAt::time(Micros::new(1_000_000)),
+        );
+        for wrong in [
+            "",
+            "0",
+            "-",
+            "+1",
+            "--1",
+            "1.5",
+            "@",
+            "@soon",
+            "first",
+            "18446744073709551616",
+        ] {
             assert_eq!(parsed(wrong, now), None, "{wrong:?}");
         }
     }

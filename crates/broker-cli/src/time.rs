@@ -21,7 +21,9 @@ const SHORT: DateTimePrinter = DateTimePrinter::new().precision(Some(0)).separat
 
 /// Microseconds since 1970, now.
 pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -38,22 +40,36 @@ pub(crate) fn parse(text: &str, now: i64) -> Option<i64> {
         return Some(moment.as_microsecond());
     }
     let civil: DateTime = text.parse().ok()?;
-    Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond())
+    Some(
+        civil
+            .to_zoned(TimeZone::UTC)
+            .ok()?
+            .timestamp()
+            .as_microsecond(),
+    )
 }
 
 /// Writes `2026-11-20T21:29:24.000001Z`. A time beyond the years -9999 to 9999 is written as the
 /// nearest one within.
 pub(crate) fn write_exact(micros: i64, out: &mut impl Write) -> std::fmt::Result {
-    EXACT.print_timestamp(&timestamp(micros), StdFmtWrite(out)).map_err(|_| std::fmt::Error)
+    EXACT
+        .print_timestamp(&timestamp(micros), StdFmtWrite(out))
+        .map_err(|_| std::fmt::Error)
 }
 
 /// Writes `2026-11-20 21:29:24Z`.
 pub(crate) fn write_short(micros: i64, out: &mut impl Write) -> std::fmt::Result {
-    SHORT.print_timestamp(&timestamp(micros), StdFmtWrite(out)).map_err(|_| std::fmt::Error)
+    SHORT
+        .print_timestamp(&timestamp(micros), StdFmtWrite(out))
+        .map_err(|_| std::fmt::Error)
 }
 
 fn timestamp(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 #[cfg(test)]
@@ -79,7 +95,15 @@ mod tests {
         assert_eq!(parse("2027-01-15 08:00:00Z", NOW), Some(NOW));
         assert_eq!(parse("2027-01-15", NOW), Some(NOW - 8 * 3_600_000_000));
         assert_eq!(parse("2027-01-15T08:00:00.000001Z", NOW), Some(NOW + 1));
-        for wrong in ["", "yesterday", "2h ago", "-2h", "2027-13-01", "2027-01-15T25:00:00Z", "99999999999999"] {
+        for wrong in [
+            "",
+            "yesterday",
+            "2h ago",
+            "-2h",
+            "2027-13-01",
+            "2027-01-15T25:00:00Z",
+            "99999999999999",
+        ] {
             assert_eq!(parse(wrong, NOW), None, "{wrong:?}");
         }
     }

@@ -55,7 +55,11 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
 /// Splits before the first byte that `stop` accepts, or at the end; `None` when nothing is before.
 fn split_where(text: &str, stop: impl Fn(u8) -> bool) -> Option<(&str, &str)> {
     let at = text.bytes().position(stop).unwrap_or(text.len());
-    if at == 0 { None } else { text.split_at_checked(at) }
+    if at == 0 {
+        None
+    } else {
+        text.split_at_checked(at)
+    }
 }
 
 #[cfg(test)]
@@ -67,9 +71,24 @@ mod tests {
         assert_eq!(duration("250ms", false), Some(Duration::from_millis(250)));
         assert_eq!(duration("90s", false), Some(Duration::from_secs(90)));
         assert_eq!(duration("1h30m", false), Some(Duration::from_secs(5400)));
-        assert_eq!(duration("2w1d", false), Some(Duration::from_secs(15 * 86_400)));
+        assert_eq!(
+            duration("2w1d", false),
+            Some(Duration::from_secs(15 * 86_400))
+        );
         assert_eq!(duration("10", true), Some(Duration::from_secs(10)));
-        for wrong in ["", "10", "s", "10x", "1h30", "-1s", "1.5s", "1 s", "99999999999999999999s", "9999999999999999999w", "1hé"] {
+        for wrong in [
+            "",
+            "10",
+            "s",
+            "10x",
+            "1h30",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "99999999999999999999s",
+            "9999999999999999999w",
+            "1hé",
+        ] {
             assert_eq!(duration(wrong, false), None, "{wrong:?}");
         }
         assert_eq!(duration("", true), None);
@@ -80,7 +99,16 @@ mod tests {
         assert_eq!(bytes("128"), Some(128));
         assert_eq!(bytes("64KiB"), Some(65_536));
         assert_eq!(bytes("1MB"), Some(1_000_000));
-        for wrong in ["", "KiB", "1k", "1KB", "1KiBKiB", "-1", "18446744073709551615KiB", "1é"] {
+        for wrong in [
+            "",
+            "KiB",
+            "1k",
+            "1KB",
+            "1KiBKiB",
+            "-1",
+            "18446744073709551615KiB",
+            "1é",
+        ] {
             assert_eq!(bytes(wrong), None, "{wrong:?}");
         }
     }

@@ -16,7 +16,10 @@ impl Latencies {
     /// None yet.
     pub(crate) fn new() -> Self {
         let highest = u64::try_from(LATENCY_MAX.as_nanos()).unwrap_or(u64::MAX);
-        Self(Histogram::new_with_bounds(1, highest, 3).expect("1 ns to 300 s with three digits is a valid range"))
+        Self(
+            Histogram::new_with_bounds(1, highest, 3)
+                .expect("1 ns to 300 s with three digits is a valid range"),
+        )
     }
 
     /// Counts one.
@@ -26,7 +29,8 @@ impl Latencies {
 
     /// Counts `count` that took the same time.
     pub(crate) fn record_many(&mut self, latency: Duration, count: u64) {
-        self.0.saturating_record_n(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), count);
+        self.0
+            .saturating_record_n(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), count);
     }
 
     /// Adds those of another worker.
@@ -69,7 +73,11 @@ impl Figure {
     fn per_second(&self, count: u64) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         // Counts stay far below 2^52, where this loses digits.
-        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            count as f64 / seconds
+        } else {
+            0.0
+        }
     }
 
     /// Lines for people.
@@ -86,7 +94,11 @@ impl Figure {
             text.push_str(&format!(", {:.1} MB/s", self.per_second(self.bytes) / 1e6));
         }
         text.push('\n');
-        if let Some(latencies) = self.latencies.as_ref().filter(|latencies| latencies.len() > 0) {
+        if let Some(latencies) = self
+            .latencies
+            .as_ref()
+            .filter(|latencies| latencies.len() > 0)
+        {
             text.push_str(&format!(
                 "{:<10} p50 {}, p99 {}, p99.9 {}, max {}\n",
                 "",
@@ -175,14 +187,35 @@ mod tests {
         more.record(Duration::from_secs(10_000));
         latencies.add(&more);
         assert_eq!(latencies.len(), 1001);
-        let figure = Figure { name: "publish", unit: "messages", count: 1000, bytes: 128_000, elapsed: Duration::from_millis(500), latencies: Some(latencies) };
+        let figure = Figure {
+            name: "publish",
+            unit: "messages",
+            count: 1000,
+            bytes: 128_000,
+            elapsed: Duration::from_millis(500),
+            latencies: Some(latencies),
+        };
         let value = figure.json();
-        let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_f64).expect("a number");
+        let number = |pointer: &str| {
+            value
+                .pointer(pointer)
+                .and_then(Value::as_f64)
+                .expect("a number")
+        };
         assert!((number("/per_second") - 2000.0).abs() < 1e-9);
         assert!((number("/bytes_per_second") - 256_000.0).abs() < 1e-9);
         assert!((number("/latency_us/p50") - 501.0).abs() < 2.0);
         assert!((number("/latency_us/p99.9") - 1000.0).abs() < 2.0);
-        assert!(number("/latency_us/max") >= 299e6, "what is beyond the scale is put at its end");
-        assert!(figure.text().starts_with("publish    1,000 messages in 0.50 s: 2,000/s, 0.3 MB/s\n"), "{}", figure.text());
+        assert!(
+            number("/latency_us/max") >= 299e6,
+            "what is beyond the scale is put at its end"
+        );
+        assert!(
+            figure
+                .text()
+                .starts_with("publish    1,000 messages in 0.50 s: 2,000/s, 0.3 MB/s\n"),
+            "{}",
+            figure.text()
+        );
     }
 }

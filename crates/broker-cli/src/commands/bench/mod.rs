@@ -1,0 +1,3 @@
+//! bench
+pub(crate) mod figures;
+pub(crate) mod stamp;
