@@ -118,8 +118,14 @@ pub(crate) enum Command {
     /// Print a room's messages, or follow it
     Read(ReadArgs),
     /// List the rooms
+    #[command(after_help = "\
+A room is one line of four fields with tabs between them: name, first seq that is kept, last seq,
+time of the last message. A JSON line has room, epoch, first, head and time.")]
     Rooms(ListArgs),
     /// Show who serves the store, where, and how it does
+    #[command(after_help = "\
+A line has the name of a value and the value. The names are those of the JSON object; more may be
+added, none change.")]
     Status(ListArgs),
     /// Measure, and verify that nothing is lost, doubled or reordered
     Bench(BenchArgs),

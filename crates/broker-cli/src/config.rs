@@ -26,8 +26,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub(crate) struct Config {
     /// Whom to talk to.
     pub(crate) target: Target,
-    /// Whether the user chose the target, rather than the default.
-    pub(crate) is_target_chosen: bool,
+    /// Who chose it.
+    pub(crate) chosen: Chosen,
     /// Where others may connect while this process leads.
     pub(crate) listen: Listen,
     /// Whom the messages are from.
@@ -47,6 +47,17 @@ pub(crate) enum Target {
     Store(PathBuf),
 }
 
+/// Who chose the target. Commands that fill a store do so only when they were told to, here and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    /// A flag of this command.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Nobody.
+    Default,
+}
+
 /// Where others may connect while this process leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listen {
@@ -62,10 +73,10 @@ impl Config {
     /// Judges what was typed and what the environment says.
     pub(crate) fn new(global: &Global, matches: &ArgMatches) -> Result<Self, Failure> {
         let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let (target, is_target_chosen) = target(global, is_flag("server"), is_flag("data"))?;
+        let (target, chosen) = target(global, is_flag("server"), is_flag("data"))?;
         Ok(Self {
             target,
-            is_target_chosen,
+            chosen,
             listen: listen(filled(global.listen.as_deref()))?,
             sender: sender(filled(global.sender.as_deref()))?,
             timeout: timeout(filled(global.timeout.as_deref()))?,
@@ -78,7 +89,7 @@ fn target(
     global: &Global,
     server_is_flag: bool,
     data_is_flag: bool,
-) -> Result<(Target, bool), Failure> {
+) -> Result<(Target, Chosen), Failure> {
     if server_is_flag && data_is_flag {
         return Err(Failure::usage(
             "--server names a running broker and --data a store on this machine: give one of them",
@@ -88,14 +99,13 @@ fn target(
     if data_is_flag && data.is_none() {
         return Err(Failure::usage("--data needs the name of a directory"));
     }
+    let by = |is_flag| if is_flag { Chosen::Flag } else { Chosen::Environment };
     match filled(global.server.as_deref()) {
-        Some(url) if !data_is_flag => Ok((Target::Server(server(url)?), true)),
-        None if server_is_flag => Err(Failure::usage(
-            "--server needs an address: tcp://HOST:PORT or unix:/PATH",
-        )),
+        Some(url) if !data_is_flag => Ok((Target::Server(server(url)?), by(server_is_flag))),
+        None if server_is_flag => Err(Failure::usage("--server needs an address: tcp://HOST:PORT or unix:/PATH")),
         _ => match data {
-            Some(dir) => Ok((Target::Store(dir.into()), true)),
-            None => Ok((Target::Store(default_data()?), false)),
+            Some(dir) => Ok((Target::Store(dir.into()), by(data_is_flag))),
+            None => Ok((Target::Store(default_data()?), Chosen::Default)),
         },
     }
 }
@@ -222,9 +232,9 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_not_set_and_an_empty_flag_is_wrong() {
-        let (chosen, is_chosen) =
+        let (chosen, by) =
             target(&global(Some(""), Some("/d")), false, false).expect("a variable");
-        assert_eq!((chosen, is_chosen), (store("/d"), true));
+        assert_eq!((chosen, by), (store("/d"), Chosen::Environment));
         assert!(target(&global(Some(""), None), true, false).is_err());
         assert!(target(&global(None, Some("")), false, true).is_err());
     }

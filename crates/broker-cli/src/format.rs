@@ -67,6 +67,16 @@ impl Style {
         out.push(b'\n');
     }
 
+    /// Appends what tells that the room's history is another one from here on; only JSON has a form for it.
+    pub(crate) fn reset(self, room: &str, previous: u64, epoch: u64, next: u64, out: &mut Vec<u8>) {
+        if self != Self::Json {
+            return;
+        }
+        out.extend_from_slice(b"{\"reset\":{\"room\":");
+        escape::for_json(room, out);
+        put(out, format_args!(",\"previous\":{previous},\"epoch\":{epoch},\"next\":{next}}}}}\n"));
+    }
+
     /// Appends what takes the place of messages that are gone; only JSON has a form for it.
     pub(crate) fn gap(self, gap: &Gap<'_>, out: &mut Vec<u8>) {
         if self != Self::Json {
