@@ -1,0 +1,3 @@
+//! The tokio shell: what connects applications to a store.
+
+pub mod client;
