@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use broker_core::{Client, ClientConfig, Error, ErrorKind, Node, Role, Room};
+use broker_core::net::client::{Client, ClientConfig, Error, ErrorKind};
 use broker_proto::ErrorCode;
 
 use crate::config::{Config, Listen, Target};
@@ -30,7 +30,7 @@ impl Link {
     pub(crate) async fn open(config: &Config, stay: Stay) -> Result<Self, Failure> {
         match &config.target {
             Target::Server(address) => {
-                let client = client_config(config).connect(address).await?;
+                let client = connect(config, address).await?;
                 Ok(Self { client, node: None })
             }
             Target::Store(dir) => {
@@ -53,6 +53,15 @@ impl Link {
         }
     }
 }
+
+/// Connects to an address, trying until the timeout.
+pub(crate) async fn connect(config: &Config, address: &str) -> Result<Client, Failure> {
+    let client = ClientConfig::new().sender(config.sender.as_str()).timeout(config.timeout).build(BUILD);
+    Ok(client.connect(address).await?)
+}
+
+/// What this program calls itself to a broker.
+const BUILD: &str = concat!("broker ", env!("CARGO_PKG_VERSION"));
 
 /// Does `work` unless a signal comes first, which then is how the command ends.
 pub(crate) async fn unless_stopped<T, E: Into<Failure>>(

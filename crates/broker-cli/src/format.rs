@@ -74,7 +74,10 @@ impl Style {
         }
         out.extend_from_slice(b"{\"reset\":{\"room\":");
         escape::for_json(room, out);
-        put(out, format_args!(",\"previous\":{previous},\"epoch\":{epoch},\"next\":{next}}}}}\n"));
+        put(
+            out,
+            format_args!(",\"previous\":{previous},\"epoch\":{epoch},\"next\":{next}}}}}\n"),
+        );
     }
 
     /// Appends what takes the place of messages that are gone; only JSON has a form for it.

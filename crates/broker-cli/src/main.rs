@@ -16,6 +16,7 @@ mod format;
 mod lines;
 mod log;
 mod output;
+mod scratch;
 mod signals;
 mod start;
 mod time;
@@ -53,10 +54,12 @@ fn run() -> Result<(), Failure> {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let config = Config::new(&cli.global, &matches)?;
     log::start(config.verbose)?;
-    let runtime = runtime(&cli.command).map_err(|error| Failure::new(Exit::Protocol, format!("cannot start: {error}")))?;
+    let runtime = runtime(&cli.command)
+        .map_err(|error| Failure::new(Exit::Protocol, format!("cannot start: {error}")))?;
     let result = runtime.block_on(async {
-        let stop = Stop::listen(GRACE + config.timeout)
-            .map_err(|error| Failure::new(Exit::Protocol, format!("cannot handle signals: {error}")))?;
+        let stop = Stop::listen(GRACE + config.timeout).map_err(|error| {
+            Failure::new(Exit::Protocol, format!("cannot handle signals: {error}"))
+        })?;
         commands::run(&config, cli.command, stop).await
     });
     // A name server that does not answer must not hold up the end.
@@ -72,7 +75,9 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
         Command::Bench(_) => Builder::new_multi_thread(),
         Command::Read(_) => with_one_worker(),
         Command::Send(send) if send.lines => with_one_worker(),
-        Command::Send(_) | Command::Rooms(_) | Command::Status(_) | Command::Demo => Builder::new_current_thread(),
+        Command::Send(_) | Command::Rooms(_) | Command::Status(_) | Command::Demo => {
+            Builder::new_current_thread()
+        }
     };
     builder.enable_all().build()
 }

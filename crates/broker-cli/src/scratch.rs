@@ -62,7 +62,10 @@ mod tests {
         let one = Scratch::new(&parent.path().join("a/b"), "bench").unwrap();
         let two = Scratch::new(&parent.path().join("a/b"), "bench").unwrap();
         assert_ne!(one.path(), two.path());
-        assert_eq!(fs::metadata(one.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(one.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         fs::write(one.path().join("x"), b"x").unwrap();
         let gone = one.path().to_owned();
         drop(one);

@@ -20,7 +20,10 @@ pub(crate) struct Stop(watch::Receiver<Option<Exit>>);
 impl Stop {
     /// Takes the signals over. After the first one, the process ends within `grace`.
     pub(crate) fn listen(grace: Duration) -> io::Result<Self> {
-        let signals = Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
+        let signals = Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        };
         let (told, stop) = watch::channel(None);
         tokio::spawn(signals.watch(told, grace));
         Ok(Self(stop))

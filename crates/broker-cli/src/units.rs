@@ -15,10 +15,7 @@ pub(crate) fn duration(text: &str, bare_seconds: bool) -> Option<Duration> {
     let mut total = Duration::ZERO;
     loop {
         let (number, after) = split_where(rest, |byte| !byte.is_ascii_digit())?;
-        let (unit, after) = match split_where(after, |byte| byte.is_ascii_digit()) {
-            Some(parts) => parts,
-            None => return None,
-        };
+        let (unit, after) = split_where(after, |byte| byte.is_ascii_digit())?;
         let number: u64 = number.parse().ok()?;
         let part = match unit {
             "ms" => Duration::from_millis(number),

@@ -1,6 +1,6 @@
 //! `broker read`: history by pages, or history and what follows by a subscription.
 
-use broker_core::{Error, Item, Message, Page, Room, StartAt};
+use broker_core::net::client::{Error, Item, Message, Page, Room, StartAt};
 use broker_proto::{Epoch, Seq, SkipRange};
 use futures_util::FutureExt;
 
@@ -30,11 +30,17 @@ pub(crate) async fn run(config: &Config, args: ReadArgs, mut stop: Stop) -> Resu
     if args.count == Some(0) {
         return Ok(());
     }
-    let stay = if args.follow { Stay::Lasting } else { Stay::OneShot };
+    let stay = if args.follow {
+        Stay::Lasting
+    } else {
+        Stay::OneShot
+    };
     let link = unless_stopped(&mut stop, Link::open(config, stay)).await?;
     let mut printer = Printer::new(&args);
     let result = match link.client().room(&args.room) {
-        Ok(room) if args.follow => unless_stopped(&mut stop, follow(&room, start, &mut printer)).await,
+        Ok(room) if args.follow => {
+            unless_stopped(&mut stop, follow(&room, start, &mut printer)).await
+        }
         Ok(room) => unless_stopped(&mut stop, history(&room, start, &mut printer)).await,
         Err(error) => Err(error.into()),
     };
@@ -53,7 +59,11 @@ async fn history(room: &Room, start: StartAt, printer: &mut Printer) -> Result<(
         let more = next.seq <= head;
         // The next page is asked for before this one is printed.
         let mut ahead = Box::pin(read(room, StartAt::position(next)));
-        let early = if more { ahead.as_mut().now_or_never() } else { None };
+        let early = if more {
+            ahead.as_mut().now_or_never()
+        } else {
+            None
+        };
         printer.page(room, page, head)?;
         if !more || printer.is_done() {
             return Ok(());
@@ -86,7 +96,12 @@ async fn follow(room: &Room, start: StartAt, printer: &mut Printer) -> Result<()
             // Such as a message that arrived damaged and is fetched again.
             Some(Err(error)) if !items.has_ended() => say(&chain(&error)),
             Some(Err(error)) => return Err(error.into()),
-            None => return Err(Failure::new(Exit::Protocol, format!("the subscription to {} ended", room.name()))),
+            None => {
+                return Err(Failure::new(
+                    Exit::Protocol,
+                    format!("the subscription to {} ended", room.name()),
+                ));
+            }
         }
     }
     Ok(())
@@ -107,10 +122,17 @@ impl Printer {
         let style = match (args.raw, args.json) {
             (true, _) => Style::Raw,
             (_, true) => Style::Json,
-            _ if output::is_terminal() => Style::Terminal { colour: output::is_colourful() },
+            _ if output::is_terminal() => Style::Terminal {
+                colour: output::is_colourful(),
+            },
             _ => Style::Fields,
         };
-        Self { out: output::stdout(), style, left: args.count, epoch: Epoch::NONE }
+        Self {
+            out: output::stdout(),
+            style,
+            left: args.count,
+            epoch: Epoch::NONE,
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -133,7 +155,11 @@ impl Printer {
         match item {
             Item::Message(message) => self.message(&message),
             Item::Skip(skip) => self.skip(room, skip),
-            Item::Reset { previous, epoch, next } => self.reset(room, previous, epoch, next),
+            Item::Reset {
+                previous,
+                epoch,
+                next,
+            } => self.reset(room, previous, epoch, next),
             // Items of a later version that are no messages.
             _ => Ok(()),
         }
@@ -162,17 +188,40 @@ impl Printer {
     fn skip(&mut self, room: &Room, skip: SkipRange) -> Result<(), Failure> {
         let reason = skip.reason.as_str();
         let (name, from, to) = (room.name(), skip.from.get(), skip.to.get());
-        say(&format!("{name}: messages {from} to {to} are gone ({reason})"));
-        let gap = Gap { room: name, epoch: self.epoch.get(), from, to, reason };
+        say(&format!(
+            "{name}: messages {from} to {to} are gone ({reason})"
+        ));
+        let gap = Gap {
+            room: name,
+            epoch: self.epoch.get(),
+            from,
+            to,
+            reason,
+        };
         self.style.gap(&gap, self.out.buffer());
         Ok(self.out.settle()?)
     }
 
     /// Tells that the room's history is another one from here on.
-    fn reset(&mut self, room: &Room, previous: Epoch, epoch: Epoch, next: Seq) -> Result<(), Failure> {
+    fn reset(
+        &mut self,
+        room: &Room,
+        previous: Epoch,
+        epoch: Epoch,
+        next: Seq,
+    ) -> Result<(), Failure> {
         self.epoch = epoch;
-        say(&format!("{}: the history begins anew (epoch {previous} ended, epoch {epoch} goes on with seq {next})", room.name()));
-        self.style.reset(room.name(), previous.get(), epoch.get(), next.get(), self.out.buffer());
+        say(&format!(
+            "{}: the history begins anew (epoch {previous} ended, epoch {epoch} goes on with seq {next})",
+            room.name()
+        ));
+        self.style.reset(
+            room.name(),
+            previous.get(),
+            epoch.get(),
+            next.get(),
+            self.out.buffer(),
+        );
         Ok(self.out.settle()?)
     }
 }

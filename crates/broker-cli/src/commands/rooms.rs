@@ -1,6 +1,6 @@
 //! `broker rooms`: every room, in the order of their names.
 
-use broker_core::RoomEntry;
+use broker_proto::RoomEntry;
 use broker_proto::limits::ROOM_LIST_MAX;
 
 use crate::args::ListArgs;
@@ -43,7 +43,13 @@ fn write(room: &RoomEntry, json: bool, out: &mut Vec<u8>) {
     if json {
         out.extend_from_slice(b"{\"room\":");
         escape::for_json(&room.name, out);
-        put(out, format_args!(",\"epoch\":{},\"first\":{first},\"head\":{head},\"time\":\"", room.epoch));
+        put(
+            out,
+            format_args!(
+                ",\"epoch\":{},\"first\":{first},\"head\":{head},\"time\":\"",
+                room.epoch
+            ),
+        );
         // Writing to memory cannot fail.
         let _ = time::write_exact(room.last_time.get(), &mut Text(out));
         out.extend_from_slice(b"\"}\n");

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::pin::pin;
 use std::time::Instant;
 
-use broker_core::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
+use broker_core::net::client::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
 use broker_proto::limits::PAYLOAD_BYTES_MAX;
 use broker_proto::{Epoch, Level, Position};
 use bytes::Bytes;
@@ -46,7 +46,12 @@ pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Resu
         out.flush()?;
     }
     if config.verbose > 0 {
-        say(&format!("{} has it as seq {}, {}", ack.room, ack.seq, ack.level.as_str()));
+        say(&format!(
+            "{} has it as seq {}, {}",
+            ack.room,
+            ack.seq,
+            ack.level.as_str()
+        ));
     }
     closed
 }
@@ -67,18 +72,26 @@ fn whole_input() -> Result<Bytes, Failure> {
     }
     let mut payload = Vec::new();
     let limit = u64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(u64::MAX);
-    input.take(limit + 1).read_to_end(&mut payload).map_err(|error| unreadable(&error))?;
+    input
+        .take(limit + 1)
+        .read_to_end(&mut payload)
+        .map_err(|error| unreadable(&error))?;
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Failure::new(
             Exit::Refused,
-            format!("standard input is longer than {PAYLOAD_BYTES_MAX} bytes, the largest message that any broker takes; nothing was sent (--lines sends it line by line)"),
+            format!(
+                "standard input is longer than {PAYLOAD_BYTES_MAX} bytes, the largest message that any broker takes; nothing was sent (--lines sends it line by line)"
+            ),
         ));
     }
     Ok(payload.into())
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    Failure::new(Exit::Protocol, format!("cannot read standard input: {error}"))
+    Failure::new(
+        Exit::Protocol,
+        format!("cannot read standard input: {error}"),
+    )
 }
 
 /// One message a line.
@@ -95,11 +108,19 @@ async fn lines(config: &Config, args: &SendArgs, mut stop: Stop) -> Result<(), F
 }
 
 /// Both halves side by side, until the input ends or one of them fails.
-async fn pipeline(link: &Link, args: &SendArgs, stop: Stop, acks: &mut Acks) -> Result<(), Failure> {
+async fn pipeline(
+    link: &Link,
+    args: &SendArgs,
+    stop: Stop,
+    acks: &mut Acks,
+) -> Result<(), Failure> {
     let room = link.client().room(&args.room)?;
     let (queued, tickets) = mpsc::channel(TICKETS_WAITING);
     let id = args.id.as_deref();
-    let (sent, stored) = tokio::join!(queue_lines(&room, id, stop, queued), take_acks(tickets, acks));
+    let (sent, stored) = tokio::join!(
+        queue_lines(&room, id, stop, queued),
+        take_acks(tickets, acks)
+    );
     stored.and(sent)
 }
 
@@ -107,7 +128,12 @@ async fn pipeline(link: &Link, args: &SendArgs, stop: Stop, acks: &mut Acks) -> 
 const TICKETS_WAITING: usize = 64;
 
 /// Reads lines and queues them. Ends with the input, at a signal, or when the other half has gone.
-async fn queue_lines(room: &Room, id: Option<&str>, mut stop: Stop, queued: mpsc::Sender<Tickets>) -> Result<(), Failure> {
+async fn queue_lines(
+    room: &Room,
+    id: Option<&str>,
+    mut stop: Stop,
+    queued: mpsc::Sender<Tickets>,
+) -> Result<(), Failure> {
     let mut chunks = chunks(io::stdin()).map_err(|error| unreadable(&error))?;
     let mut splitter = LineSplitter::new(PAYLOAD_BYTES_MAX);
     let mut number = 1;
@@ -134,7 +160,12 @@ async fn queue_lines(room: &Room, id: Option<&str>, mut stop: Stop, queued: mpsc
                 return Ok(());
             }
         }
-        cut.map_err(|error| Failure::new(Exit::Refused, format!("{error}; what comes before it is stored, nothing after it was read")))?;
+        cut.map_err(|error| {
+            Failure::new(
+                Exit::Refused,
+                format!("{error}; what comes before it is stored, nothing after it was read"),
+            )
+        })?;
         if is_end {
             return Ok(());
         }
@@ -142,15 +173,23 @@ async fn queue_lines(room: &Room, id: Option<&str>, mut stop: Stop, queued: mpsc
 }
 
 /// Queues the lines of one read, the first of which is line `number`.
-async fn queue(room: &Room, id: Option<&str>, number: u64, lines: Vec<Bytes>) -> Result<Tickets, Failure> {
+async fn queue(
+    room: &Room,
+    id: Option<&str>,
+    number: u64,
+    lines: Vec<Bytes>,
+) -> Result<Tickets, Failure> {
     let Some(key) = id else {
         let queued = room.send_all(lines).await;
-        return Ok(Tickets::All(queued.map_err(|error| Failure::from(error).context(&format!("line {number}")))?));
+        return Ok(Tickets::All(queued.map_err(|error| {
+            Failure::from(error).context(&format!("line {number}"))
+        })?));
     };
     let mut tickets = Vec::with_capacity(lines.len());
     for (number, line) in (number..).zip(lines) {
         let queued = room.queue_with_id(key, number, line).await;
-        tickets.push(queued.map_err(|error| Failure::from(error).context(&format!("line {number}")))?);
+        tickets
+            .push(queued.map_err(|error| Failure::from(error).context(&format!("line {number}")))?);
     }
     Ok(Tickets::Each(tickets))
 }
@@ -174,7 +213,9 @@ impl Tickets {
             Self::All(ticket) => {
                 let answer = |outcome: Outcome| Answer {
                     count: outcome.messages.len() as u64,
-                    result: outcome.result.map(|run| (Position::new(run.epoch, run.first_seq), run.level)),
+                    result: outcome
+                        .result
+                        .map(|run| (Position::new(run.epoch, run.first_seq), run.level)),
                 };
                 ticket.outcomes().await.into_iter().map(answer).collect()
             }
@@ -195,7 +236,9 @@ impl Tickets {
 async fn take_acks(mut tickets: mpsc::Receiver<Tickets>, acks: &mut Acks) -> Result<(), Failure> {
     loop {
         let ticket = acks.flush_unless_ready(tickets.recv()).await?;
-        let Some(ticket) = ticket else { return acks.end() };
+        let Some(ticket) = ticket else {
+            return acks.end();
+        };
         for answer in acks.flush_unless_ready(ticket.answers()).await? {
             acks.take(answer)?;
         }
@@ -295,7 +338,9 @@ impl Acks {
 
     /// How it ended, once nothing is on its way any more.
     fn end(&mut self) -> Result<(), Failure> {
-        let Some((line, error)) = self.refused.take() else { return Ok(()) };
+        let Some((line, error)) = self.refused.take() else {
+            return Ok(());
+        };
         let rest = match self.stored_after {
             0 => String::new(),
             after => format!(" ({after} lines after it were on their way already and are stored)"),
@@ -308,7 +353,10 @@ impl Acks {
         let room = &self.room;
         match self.first {
             None => format!("{room}: no line was stored, in {seconds:.2} s"),
-            Some(first) => format!("{room}: {} lines stored in {seconds:.2} s, seq {first} to {}", self.stored, self.last),
+            Some(first) => format!(
+                "{room}: {} lines stored in {seconds:.2} s, seq {first} to {}",
+                self.stored, self.last
+            ),
         }
     }
 }
@@ -317,5 +365,11 @@ impl Acks {
 fn write_ack(room: &str, epoch: Epoch, seq: u64, level: Level, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"room\":");
     escape::for_json(room, out);
-    put(out, format_args!(",\"epoch\":{epoch},\"seq\":{seq},\"level\":\"{}\"}}\n", level.as_str()));
+    put(
+        out,
+        format_args!(
+            ",\"epoch\":{epoch},\"seq\":{seq},\"level\":\"{}\"}}\n",
+            level.as_str()
+        ),
+    );
 }

@@ -5,18 +5,22 @@ use serde_json::Value;
 use crate::args::ListArgs;
 use crate::config::Config;
 use crate::connect::{Link, Stay, unless_stopped};
+use crate::escape;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, put};
 use crate::signals::Stop;
-use crate::escape;
 
 /// Runs the command.
 pub(crate) async fn run(config: &Config, args: &ListArgs, mut stop: Stop) -> Result<(), Failure> {
     let link = unless_stopped(&mut stop, Link::open(config, Stay::OneShot)).await?;
     let status = unless_stopped(&mut stop, link.client().status()).await;
     let closed = link.close().await;
-    let status: Value = serde_json::from_str(&status?)
-        .map_err(|error| Failure::new(Exit::Protocol, format!("the broker's status is not JSON: {error}")))?;
+    let status: Value = serde_json::from_str(&status?).map_err(|error| {
+        Failure::new(
+            Exit::Protocol,
+            format!("the broker's status is not JSON: {error}"),
+        )
+    })?;
     let mut out = output::stdout();
     if args.json {
         json(&status, out.buffer());
@@ -34,7 +38,11 @@ fn lines(value: &Value, path: &str, out: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 lines(value, &path, out);
             }
         }
@@ -101,11 +109,19 @@ mod tests {
         let mut text = Vec::new();
         lines(&value, "", &mut text);
         let text = String::from_utf8(text).expect("text");
-        for line in ["pid                      7\n", "store.id                 ab\n", "store.dir                /d\\x1b\n", "addresses                a b\n"] {
+        for line in [
+            "pid                      7\n",
+            "store.id                 ab\n",
+            "store.dir                /d\\x1b\n",
+            "addresses                a b\n",
+        ] {
             assert!(text.contains(line), "{text}");
         }
         let mut written = Vec::new();
         json(&value, &mut written);
-        assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), value);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&written).expect("JSON"),
+            value
+        );
     }
 }

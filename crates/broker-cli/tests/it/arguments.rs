@@ -8,7 +8,9 @@ use crate::support::Place;
 /// Compares with a file that is kept; `UPDATE_GOLDEN=1` writes it anew.
 #[track_caller]
 fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/golden")
+        .join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, text).unwrap();
     }
@@ -30,10 +32,26 @@ fn help() {
 #[test]
 fn help_names_every_variable_and_every_exit_code() {
     let help = Place::new().text(&["--help"]);
-    for variable in ["BROKER_URL", "BROKER_DATA", "BROKER_LISTEN", "BROKER_NAME", "BROKER_TIMEOUT", "BROKER_LOG"] {
+    for variable in [
+        "BROKER_URL",
+        "BROKER_DATA",
+        "BROKER_LISTEN",
+        "BROKER_NAME",
+        "BROKER_TIMEOUT",
+        "BROKER_LOG",
+    ] {
         assert!(help.contains(variable), "{variable}");
     }
-    for code in ["  0 ", "  1 ", "  2 ", "  3 ", "  4 ", "  5 ", "  6 ", "  130, 143 "] {
+    for code in [
+        "  0 ",
+        "  1 ",
+        "  2 ",
+        "  3 ",
+        "  4 ",
+        "  5 ",
+        "  6 ",
+        "  130, 143 ",
+    ] {
         assert!(help.contains(code), "{code:?}");
     }
 }
@@ -77,12 +95,27 @@ fn wrong_usage_is_2_and_touches_nothing() {
 #[test]
 fn a_wrong_variable_is_2_and_an_empty_one_is_not_set() {
     let place = Place::new();
-    for (variable, value) in [("BROKER_URL", "nowhere"), ("BROKER_LISTEN", "x"), ("BROKER_NAME", "a b"), ("BROKER_TIMEOUT", "x"), ("BROKER_LOG", "a=b=c")] {
-        let output = place.command(&["rooms"]).env(variable, value).output().unwrap();
+    for (variable, value) in [
+        ("BROKER_URL", "nowhere"),
+        ("BROKER_LISTEN", "x"),
+        ("BROKER_NAME", "a b"),
+        ("BROKER_TIMEOUT", "x"),
+        ("BROKER_LOG", "a=b=c"),
+    ] {
+        let output = place
+            .command(&["rooms"])
+            .env(variable, value)
+            .output()
+            .unwrap();
         crate::support::Done::new(output).fails(2, &[]);
     }
     let mut command = place.command(&["rooms"]);
-    for variable in ["BROKER_URL", "BROKER_LISTEN", "BROKER_TIMEOUT", "BROKER_LOG"] {
+    for variable in [
+        "BROKER_URL",
+        "BROKER_LISTEN",
+        "BROKER_TIMEOUT",
+        "BROKER_LOG",
+    ] {
         command.env(variable, "");
     }
     crate::support::Done::new(command.output().unwrap()).ok();
@@ -91,7 +124,12 @@ fn a_wrong_variable_is_2_and_an_empty_one_is_not_set() {
 #[test]
 fn without_a_home_the_directory_has_to_be_named() {
     let place = Place::new();
-    let output = place.command(&["rooms"]).env_remove("HOME").env_remove("BROKER_DATA").output().unwrap();
+    let output = place
+        .command(&["rooms"])
+        .env_remove("HOME")
+        .env_remove("BROKER_DATA")
+        .output()
+        .unwrap();
     crate::support::Done::new(output).fails(2, &["--data"]);
 }
 
@@ -117,16 +155,29 @@ fn the_sender_is_the_flag_then_the_variable_then_the_login_name() {
     let place = Place::new();
     place.run(&["send", "lobby", "1", "--as", "flag"]).ok();
     place.run(&["send", "lobby", "2"]).ok();
-    let output = place.command(&["send", "lobby", "3"]).env_remove("BROKER_NAME").env("LOGNAME", "login").output().unwrap();
+    let output = place
+        .command(&["send", "lobby", "3"])
+        .env_remove("BROKER_NAME")
+        .env("LOGNAME", "login")
+        .output()
+        .unwrap();
     crate::support::Done::new(output).ok();
     let messages = place.run(&["read", "lobby", "--json"]).ok().json();
-    let senders: Vec<_> = messages.iter().map(|message| message["sender"].as_str().unwrap()).collect();
+    let senders: Vec<_> = messages
+        .iter()
+        .map(|message| message["sender"].as_str().unwrap())
+        .collect();
     assert_eq!(senders, ["flag", "ann", "login"]);
 }
 
 #[test]
 fn an_impossible_login_name_asks_for_another() {
     let place = Place::new();
-    let output = place.command(&["rooms"]).env_remove("BROKER_NAME").env("LOGNAME", "ann@corp").output().unwrap();
+    let output = place
+        .command(&["rooms"])
+        .env_remove("BROKER_NAME")
+        .env("LOGNAME", "ann@corp")
+        .output()
+        .unwrap();
     crate::support::Done::new(output).fails(2, &["ann@corp", "--as"]);
 }

@@ -31,14 +31,30 @@ fn every_rule_of_room_names() {
         ("$sys", "belong"),
         ("lobby.dead", "belong"),
     ] {
-        place.run(&["send", "--", name, "text"]).fails(2, &["room name", word]);
-        place.run(&["read", "--", name]).fails(2, &["room name", word]);
+        place
+            .run(&["send", "--", name, "text"])
+            .fails(2, &["room name", word]);
+        place
+            .run(&["read", "--", name])
+            .fails(2, &["room name", word]);
     }
-    for name in ["x".repeat(128).as_str(), "\u{e9}\u{1f600}", "a-b.c", "Lobby", "a@b", "a$b", "dead"] {
+    for name in [
+        "x".repeat(128).as_str(),
+        "\u{e9}\u{1f600}",
+        "a-b.c",
+        "Lobby",
+        "a@b",
+        "a$b",
+        "dead",
+    ] {
         place.run(&["send", name, "text"]).ok();
     }
     place.run(&["send", "lobby", "text"]).ok();
-    assert_eq!(place.run(&["rooms", "--json"]).ok().json().len(), 8, "case counts, and nothing refused was made");
+    assert_eq!(
+        place.run(&["rooms", "--json"]).ok().json().len(),
+        8,
+        "case counts, and nothing refused was made"
+    );
 }
 
 #[test]
@@ -62,9 +78,13 @@ fn every_rule_of_sender_names() {
         ("$sys", "belong"),
         ("a.dead", "belong"),
     ] {
-        place.run(&["send", "lobby", "text", "--as", name]).fails(2, &["sender name", word]);
+        place
+            .run(&["send", "lobby", "text", "--as", name])
+            .fails(2, &["sender name", word]);
     }
-    place.run(&["send", "lobby", "text", "--as=-a"]).fails(2, &["starts with"]);
+    place
+        .run(&["send", "lobby", "text", "--as=-a"])
+        .fails(2, &["starts with"]);
     assert!(!place.store().exists());
 }
 
@@ -76,9 +96,21 @@ fn nobody_at_the_address() {
         listener.local_addr().unwrap().port()
     };
     let tcp = format!("tcp://127.0.0.1:{port}");
-    place.run(&["rooms", "--server", &tcp, "--timeout", "200ms"]).fails(3, &[&tcp]);
+    place
+        .run(&["rooms", "--server", &tcp, "--timeout", "200ms"])
+        .fails(3, &[&tcp]);
     let unix = format!("unix:{}", place.path().join("nothing").display());
-    place.run(&["send", "lobby", "hi", "--server", &unix, "--timeout", "200ms"]).fails(3, &["nothing"]);
+    place
+        .run(&[
+            "send",
+            "lobby",
+            "hi",
+            "--server",
+            &unix,
+            "--timeout",
+            "200ms",
+        ])
+        .fails(3, &["nothing"]);
     assert!(!place.store().exists(), "--server never leads");
 }
 
@@ -105,7 +137,9 @@ fn a_taken_port_is_a_warning_for_a_command() {
     let place = Place::new();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
-    let mut reader = place.start(&["read", "lobby", "-f", "--raw", "-n", "1", "--listen", &address]);
+    let mut reader = place.start(&[
+        "read", "lobby", "-f", "--raw", "-n", "1", "--listen", &address,
+    ]);
     place.send("lobby", &["hi"]);
     assert_eq!(reader.line(), "hi\n");
     let done = reader.end();
@@ -116,14 +150,28 @@ fn a_taken_port_is_a_warning_for_a_command() {
 #[test]
 fn an_address_that_others_can_reach() {
     let place = Place::new();
-    place.run(&["read", "lobby", "-f", "--listen", "0.0.0.0:0", "--timeout", "1s"]).fails(2, &["0.0.0.0", "brokerd"]);
+    place
+        .run(&[
+            "read",
+            "lobby",
+            "-f",
+            "--listen",
+            "0.0.0.0:0",
+            "--timeout",
+            "1s",
+        ])
+        .fails(2, &["0.0.0.0", "brokerd"]);
 }
 
 #[test]
 fn a_lock_that_is_held_by_a_process_that_does_not_answer() {
     let place = Place::new();
     place.send("lobby", &["hi"]);
-    let lock = File::options().read(true).write(true).open(place.store().join("lock")).unwrap();
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(place.store().join("lock"))
+        .unwrap();
     lock.lock().unwrap();
     let done = place.run(&["send", "lobby", "again", "--timeout", "300ms"]);
     done.fails(3, &["lock"]);
@@ -138,7 +186,9 @@ fn rights_that_let_others_write() {
     for mode in [0o770, 0o702, 0o777] {
         fs::set_permissions(place.store(), Permissions::from_mode(mode)).unwrap();
         let before = files(&place.store());
-        place.run(&["send", "lobby", "hi"]).fails(3, &["chmod 700", place.store().to_str().unwrap()]);
+        place
+            .run(&["send", "lobby", "hi"])
+            .fails(3, &["chmod 700", place.store().to_str().unwrap()]);
         assert!(files(&place.store()) == before, "nothing was changed");
     }
     fs::set_permissions(place.store(), Permissions::from_mode(0o700)).unwrap();
@@ -149,7 +199,9 @@ fn rights_that_let_others_write() {
 fn a_path_that_is_no_directory() {
     let place = Place::new();
     fs::write(place.store(), b"a file").unwrap();
-    place.run(&["send", "lobby", "hi"]).fails(3, &["not a directory"]);
+    place
+        .run(&["send", "lobby", "hi"])
+        .fails(3, &["not a directory"]);
     assert_eq!(fs::read(place.store()).unwrap(), b"a file");
 }
 
@@ -159,12 +211,17 @@ fn a_directory_that_cannot_be_written() {
     let dir = place.directory("store");
     if rustix::process::geteuid().is_root() {
         // Modes do not bind root; /proc does.
-        let output = place.command(&["send", "lobby", "hi", "--data", "/proc/broker"]).output().unwrap();
+        let output = place
+            .command(&["send", "lobby", "hi", "--data", "/proc/broker"])
+            .output()
+            .unwrap();
         Done::new(output).fails(3, &["/proc/broker"]);
         return skipped("root: modes do not bind it");
     }
     fs::set_permissions(&dir, Permissions::from_mode(0o500)).unwrap();
-    place.run(&["send", "lobby", "hi"]).fails(3, &[dir.to_str().unwrap()]);
+    place
+        .run(&["send", "lobby", "hi"])
+        .fails(3, &[dir.to_str().unwrap()]);
     fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
 }
 
@@ -175,7 +232,11 @@ fn a_network_file_system() {
         return skipped("release builds take no injected answer");
     }
     for (magic, name) in [("0x6969", "NFS"), ("0xff534d42", "CIFS")] {
-        let output = place.command(&["send", "lobby", "hi"]).env("BROKER_TEST_STATFS_MAGIC", magic).output().unwrap();
+        let output = place
+            .command(&["send", "lobby", "hi"])
+            .env("BROKER_TEST_STATFS_MAGIC", magic)
+            .output()
+            .unwrap();
         Done::new(output).fails(3, &[name, place.store().to_str().unwrap()]);
     }
     place.run(&["send", "lobby", "hi"]).ok();
@@ -183,7 +244,11 @@ fn a_network_file_system() {
 
 /// Changes a field of `DIR/store` as a newer version would write it.
 fn newer(place: &Place, at: usize, value: &[u8]) {
-    let file = File::options().read(true).write(true).open(place.store().join("store")).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(place.store().join("store"))
+        .unwrap();
     let mut block = [0; 512];
     file.read_exact_at(&mut block, 0).unwrap();
     block[at..at + value.len()].copy_from_slice(value);
@@ -194,7 +259,10 @@ fn newer(place: &Place, at: usize, value: &[u8]) {
 
 #[test]
 fn a_store_of_a_newer_version() {
-    for (at, value, word) in [(8, &999u16.to_le_bytes()[..], "format"), (12, &999u32.to_le_bytes()[..], "feature level")] {
+    for (at, value, word) in [
+        (8, &999u16.to_le_bytes()[..], "format"),
+        (12, &999u32.to_le_bytes()[..], "feature level"),
+    ] {
         let place = Place::new();
         place.send("lobby", &["hi"]);
         newer(&place, at, value);
@@ -227,14 +295,26 @@ fn a_disk_that_fills_up() {
     let data = disk.path().join("store");
     let data = data.to_str().unwrap();
     let line = "x".repeat(10_000);
-    let input: Vec<u8> = (0..3000).flat_map(|number| format!("{number} {line}\n").into_bytes()).collect();
-    let done = crate::support::feed(place.command(&["send", "log", "--lines", "--json", "--data", data]), &input);
+    let input: Vec<u8> = (0..3000)
+        .flat_map(|number| format!("{number} {line}\n").into_bytes())
+        .collect();
+    let done = crate::support::feed(
+        place.command(&["send", "log", "--lines", "--json", "--data", data]),
+        &input,
+    );
     assert_eq!(done.code, Some(4), "{}", done.stderr);
-    assert!(done.stderr.contains("space") && done.stderr.contains("line"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("space") && done.stderr.contains("line"),
+        "{}",
+        done.stderr
+    );
     let acked = done.json().len();
     assert!(acked > 0);
     // What was acknowledged is there, and it is a beginning of the input.
-    let back = place.run(&["read", "log", "--raw", "--data", data]).ok().stdout;
+    let back = place
+        .run(&["read", "log", "--raw", "--data", data])
+        .ok()
+        .stdout;
     assert!(input.starts_with(&back), "a line is missing in the middle");
     assert!(back.iter().filter(|&&byte| byte == b'\n').count() >= acked);
 }

@@ -54,7 +54,9 @@ fn a_command_that_waits_for_a_broker_can_be_interrupted() {
 #[test]
 fn a_second_signal_ends_a_command_that_is_stuck() {
     let place = Place::new();
-    let input: Vec<u8> = (0..100_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+    let input: Vec<u8> = (0..100_000)
+        .flat_map(|number| format!("{number}\n").into_bytes())
+        .collect();
     place.run_with(&["send", "log", "--lines"], &input).ok();
     // Nobody reads its output after the first line, so it hangs in a write.
     let mut reader = place.start(&["read", "log", "-f", "--raw", "--from", "start"]);
@@ -62,7 +64,9 @@ fn a_second_signal_ends_a_command_that_is_stuck() {
     let pid = rustix::process::Pid::from_child(&reader.child);
     // Signals of one kind that wait are one signal, so two kinds.
     reader.signal(Signal::INT);
-    while rustix::process::test_kill_process(pid).is_ok() && reader.child.try_wait().unwrap().is_none() {
+    while rustix::process::test_kill_process(pid).is_ok()
+        && reader.child.try_wait().unwrap().is_none()
+    {
         reader.signal(Signal::TERM);
         std::thread::yield_now();
     }

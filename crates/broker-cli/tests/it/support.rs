@@ -44,7 +44,11 @@ impl Place {
     /// The binary with nothing in its environment but this place.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
-        command.env_clear().env("HOME", self.path()).env("BROKER_DATA", self.store()).env("BROKER_NAME", "ann");
+        command
+            .env_clear()
+            .env("HOME", self.path())
+            .env("BROKER_DATA", self.store())
+            .env("BROKER_NAME", "ann");
         command.args(arguments).stdin(Stdio::null());
         command
     }
@@ -84,7 +88,12 @@ impl Place {
 
 /// Runs a command to its end with this on standard input.
 pub(crate) fn feed(mut command: Command, input: &[u8]) -> Done {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
         // A command that refuses early closes its end.
@@ -95,13 +104,22 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Done {
 
 impl Done {
     pub(crate) fn new(output: Output) -> Self {
-        Self { code: output.status.code(), stdout: output.stdout, stderr: String::from_utf8(output.stderr).unwrap() }
+        Self {
+            code: output.status.code(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
     }
 
     /// It went well, and without a word.
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", String::from_utf8_lossy(&self.stdout));
+        assert_eq!(
+            (self.code, self.stderr.as_str()),
+            (Some(0), ""),
+            "{}",
+            String::from_utf8_lossy(&self.stdout)
+        );
         self
     }
 
@@ -111,7 +129,11 @@ impl Done {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
         assert_eq!(String::from_utf8_lossy(&self.stdout), "");
         for word in words {
-            assert!(self.stderr.contains(word), "no {word:?} in {:?}", self.stderr);
+            assert!(
+                self.stderr.contains(word),
+                "no {word:?} in {:?}",
+                self.stderr
+            );
         }
     }
 
@@ -126,7 +148,9 @@ impl Done {
 #[track_caller]
 pub(crate) fn json_lines(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// A command that runs beside the test; killed at its end.
@@ -137,7 +161,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn new(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdout }
     }
@@ -149,7 +177,12 @@ impl Running {
         self.stdout.read_line(&mut line).unwrap();
         if line.is_empty() {
             let mut words = String::new();
-            self.child.stderr.as_mut().unwrap().read_to_string(&mut words).unwrap();
+            self.child
+                .stderr
+                .as_mut()
+                .unwrap()
+                .read_to_string(&mut words)
+                .unwrap();
             panic!("it ended: {words}");
         }
         line
@@ -165,8 +198,17 @@ impl Running {
         let mut stdout = Vec::new();
         self.stdout.read_to_end(&mut stdout).unwrap();
         let mut stderr = String::new();
-        self.child.stderr.as_mut().unwrap().read_to_string(&mut stderr).unwrap();
-        Done { code: self.child.wait().unwrap().code(), stdout, stderr }
+        self.child
+            .stderr
+            .as_mut()
+            .unwrap()
+            .read_to_string(&mut stderr)
+            .unwrap();
+        Done {
+            code: self.child.wait().unwrap().code(),
+            stdout,
+            stderr,
+        }
     }
 
     /// Closes its standard output and waits for its end.
@@ -178,7 +220,11 @@ impl Running {
         drop(gone);
         let mut stderr = String::new();
         words.read_to_string(&mut stderr).unwrap();
-        Done { code: child.wait().unwrap().code(), stdout: Vec::new(), stderr }
+        Done {
+            code: child.wait().unwrap().code(),
+            stdout: Vec::new(),
+            stderr,
+        }
     }
 }
 
@@ -209,8 +255,16 @@ pub(crate) struct SmallDisk(PathBuf);
 impl SmallDisk {
     pub(crate) fn mount(at: PathBuf, bytes: usize) -> Option<Self> {
         let options = format!("size={bytes},mode=0700");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).output().ok()?;
-        if done.status.success() { Some(Self(at)) } else { None }
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(&at)
+            .output()
+            .ok()?;
+        if done.status.success() {
+            Some(Self(at))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -226,7 +280,12 @@ impl Drop for SmallDisk {
 
 /// All files below a directory: what a command that was refused must not have changed.
 pub(crate) fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let mut found: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
     found.sort();
     found
 }

@@ -1,5 +1,6 @@
 //! What a benchmark does: its options, judged, and when it has done enough.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -73,11 +74,22 @@ const PEERS_MAX: u32 = 10_000;
 impl Load {
     /// Judges the options.
     pub(crate) fn new(what: What, options: &BenchOptions) -> Result<Self, Failure> {
-        let rooms = within("--rooms", options.rooms, if what == What::Rooms { 10_000 } else { 1 }, ROOMS_MAX)?;
-        let window = if what == What::Rtt { 1 } else { within("--window", options.window, 64, UNACKED_NUMBERS_MAX)? };
+        let rooms = within(
+            "--rooms",
+            options.rooms,
+            if what == What::Rooms { 10_000 } else { 1 },
+            ROOMS_MAX,
+        )?;
+        let window = if what == What::Rtt {
+            1
+        } else {
+            within("--window", options.window, 64, UNACKED_NUMBERS_MAX)?
+        };
         let bulk = within("--bulk", options.bulk, 1, UNACKED_NUMBERS_MAX)?;
         if bulk > window {
-            return Err(Failure::usage(format!("--bulk {bulk} does not fit into --window {window}")));
+            return Err(Failure::usage(format!(
+                "--bulk {bulk} does not fit into --window {window}"
+            )));
         }
         let limit = match what {
             What::Rooms => Limit::Count(rooms.into()),
@@ -87,7 +99,11 @@ impl Load {
             what,
             size: size(options.size.as_deref())?,
             rooms,
-            pubs: if what == What::Rtt { 1 } else { within("--pubs", options.pubs, 1, PEERS_MAX)? },
+            pubs: if what == What::Rtt {
+                1
+            } else {
+                within("--pubs", options.pubs, 1, PEERS_MAX)?
+            },
             subs: within("--subs", options.subs, 1, PEERS_MAX)?,
             window,
             bulk,
@@ -100,7 +116,11 @@ impl Load {
     pub(crate) fn rooms_of(&self, publisher: u32) -> impl Iterator<Item = u32> + use<> {
         let first = publisher % self.rooms;
         let step = usize::try_from(self.pubs.min(self.rooms)).unwrap_or(usize::MAX);
-        let share = if self.pubs >= self.rooms { 1 } else { usize::MAX };
+        let share = if self.pubs >= self.rooms {
+            1
+        } else {
+            usize::MAX
+        };
         (first..self.rooms).step_by(step).take(share)
     }
 
@@ -125,7 +145,11 @@ impl Load {
             Limit::Count(count) => format!("{count} messages"),
             Limit::Duration(duration) => format!("{} s", duration.as_secs_f64()),
         };
-        let subs = if matches!(self.what, What::Sub | What::Rtt) { format!(", {} subscribers", self.subs) } else { String::new() };
+        let subs = if matches!(self.what, What::Sub | What::Rtt) {
+            format!(", {} subscribers", self.subs)
+        } else {
+            String::new()
+        };
         format!(
             "{} publishers x window {} (bulk {}){subs}, {} rooms, {} bytes a message, {limit}",
             self.pubs, self.window, self.bulk, self.rooms, self.size
@@ -144,7 +168,9 @@ fn size(text: Option<&str>) -> Result<usize, Failure> {
 fn within(name: &str, given: Option<u32>, default: u32, max: u32) -> Result<u32, Failure> {
     match given.unwrap_or(default) {
         value if (1..=max).contains(&value) => Ok(value),
-        value => Err(Failure::usage(format!("{name} takes 1 to {max}, not {value}"))),
+        value => Err(Failure::usage(format!(
+            "{name} takes 1 to {max}, not {value}"
+        ))),
     }
 }
 
@@ -155,34 +181,49 @@ fn limit(options: &BenchOptions) -> Result<Limit, Failure> {
         (None, None) => Ok(Limit::Duration(Duration::from_secs(3))),
         (None, Some(text)) => match units::duration(text, true) {
             Some(duration) if !duration.is_zero() => Ok(Limit::Duration(duration)),
-            _ => Err(Failure::usage(format!("--duration takes a time above zero, such as 10s, not '{text}'"))),
+            _ => Err(Failure::usage(format!(
+                "--duration takes a time above zero, such as 10s, not '{text}'"
+            ))),
         },
     }
 }
 
-/// What is left to send, shared by all publishers.
+/// What is left to send, shared by all publishers. Its time begins when the first of them asks.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: AtomicU64,
-    until: Option<Instant>,
+    duration: Option<Duration>,
+    until: OnceLock<Option<Instant>>,
 }
 
 impl Budget {
-    /// Begins now.
-    pub(crate) fn start(limit: Limit) -> Self {
-        match limit {
-            Limit::Count(count) => Self { left: AtomicU64::new(count), until: None },
-            Limit::Duration(duration) => Self { left: AtomicU64::new(u64::MAX), until: Instant::now().checked_add(duration) },
+    /// All of it.
+    pub(crate) fn new(limit: Limit) -> Self {
+        let (left, duration) = match limit {
+            Limit::Count(count) => (count, None),
+            Limit::Duration(duration) => (u64::MAX, Some(duration)),
+        };
+        Self {
+            left: AtomicU64::new(left),
+            duration,
+            until: OnceLock::new(),
         }
     }
 
     /// Takes leave to send up to `wanted` messages; 0 means that it is enough.
     pub(crate) fn take(&self, wanted: u32) -> u32 {
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            return 0;
+        if let Some(duration) = self.duration {
+            let now = Instant::now();
+            let until = self.until.get_or_init(|| now.checked_add(duration));
+            if until.is_some_and(|until| now >= until) {
+                return 0;
+            }
         }
         let take = |left: u64| Some(left.saturating_sub(wanted.into()));
-        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_else(|left| left);
+        let before = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .unwrap_or_else(|left| left);
         u32::try_from(before.min(wanted.into())).unwrap_or(wanted)
     }
 }
@@ -192,26 +233,68 @@ mod tests {
     use super::*;
 
     fn options() -> BenchOptions {
-        BenchOptions { size: None, rooms: None, pubs: None, subs: None, window: None, bulk: None, count: None, duration: None, json: false }
+        BenchOptions {
+            size: None,
+            rooms: None,
+            pubs: None,
+            subs: None,
+            window: None,
+            bulk: None,
+            count: None,
+            duration: None,
+            json: false,
+        }
     }
 
     #[test]
     fn defaults_and_limits() {
         let load = Load::new(What::Pub, &options()).expect("defaults are fine");
-        assert_eq!((load.size, load.rooms, load.pubs, load.window, load.bulk), (128, 1, 1, 64, 1));
+        assert_eq!(
+            (load.size, load.rooms, load.pubs, load.window, load.bulk),
+            (128, 1, 1, 64, 1)
+        );
         assert_eq!(load.limit, Limit::Duration(Duration::from_secs(3)));
         let rooms = Load::new(What::Rooms, &options()).expect("defaults are fine");
         assert_eq!((rooms.rooms, rooms.limit), (10_000, Limit::Count(10_000)));
-        let rtt = Load::new(What::Rtt, &BenchOptions { pubs: Some(9), window: Some(9), ..options() }).expect("one at a time");
+        let rtt = Load::new(
+            What::Rtt,
+            &BenchOptions {
+                pubs: Some(9),
+                window: Some(9),
+                ..options()
+            },
+        )
+        .expect("one at a time");
         assert_eq!((rtt.pubs, rtt.window), (1, 1));
         for wrong in [
-            BenchOptions { size: Some("31".to_owned()), ..options() },
-            BenchOptions { size: Some("9MiB".to_owned()), ..options() },
-            BenchOptions { rooms: Some(0), ..options() },
-            BenchOptions { window: Some(4097), ..options() },
-            BenchOptions { bulk: Some(65), ..options() },
-            BenchOptions { count: Some(0), ..options() },
-            BenchOptions { duration: Some("0s".to_owned()), ..options() },
+            BenchOptions {
+                size: Some("31".to_owned()),
+                ..options()
+            },
+            BenchOptions {
+                size: Some("9MiB".to_owned()),
+                ..options()
+            },
+            BenchOptions {
+                rooms: Some(0),
+                ..options()
+            },
+            BenchOptions {
+                window: Some(4097),
+                ..options()
+            },
+            BenchOptions {
+                bulk: Some(65),
+                ..options()
+            },
+            BenchOptions {
+                count: Some(0),
+                ..options()
+            },
+            BenchOptions {
+                duration: Some("0s".to_owned()),
+                ..options()
+            },
         ] {
             assert!(Load::new(What::Pub, &wrong).is_err(), "{wrong:?}");
         }
@@ -220,8 +303,18 @@ mod tests {
     #[test]
     fn every_room_has_a_publisher_and_every_publisher_a_room() {
         for (pubs, rooms) in [(1, 1), (4, 1), (3, 2), (2, 7), (5, 5)] {
-            let load = Load::new(What::Pub, &BenchOptions { pubs: Some(pubs), rooms: Some(rooms), ..options() }).expect("fine");
-            let shares: Vec<Vec<u32>> = (0..pubs).map(|publisher| load.rooms_of(publisher).collect()).collect();
+            let load = Load::new(
+                What::Pub,
+                &BenchOptions {
+                    pubs: Some(pubs),
+                    rooms: Some(rooms),
+                    ..options()
+                },
+            )
+            .expect("fine");
+            let shares: Vec<Vec<u32>> = (0..pubs)
+                .map(|publisher| load.rooms_of(publisher).collect())
+                .collect();
             assert!(shares.iter().all(|share| !share.is_empty()), "{shares:?}");
             let mut all = shares.concat();
             all.sort_unstable();
@@ -232,9 +325,17 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_once() {
-        let budget = Budget::start(Limit::Count(10));
-        assert_eq!([budget.take(4), budget.take(4), budget.take(4), budget.take(4)], [4, 4, 2, 0]);
-        let over = Budget::start(Limit::Duration(Duration::ZERO));
+        let budget = Budget::new(Limit::Count(10));
+        assert_eq!(
+            [
+                budget.take(4),
+                budget.take(4),
+                budget.take(4),
+                budget.take(4)
+            ],
+            [4, 4, 2, 0]
+        );
+        let over = Budget::new(Limit::Duration(Duration::ZERO));
         assert_eq!(over.take(1), 0);
     }
 }

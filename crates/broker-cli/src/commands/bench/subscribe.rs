@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Item, StartAt};
+use broker_core::net::client::{Item, StartAt};
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use tokio::sync::{oneshot, watch};
 
 use super::figures::Latencies;
 use super::load::Load;
+use super::publish::Published;
 use super::stage::Stage;
 use super::stamp::{Checker, Violation};
 use crate::exit::{Exit, Failure};
@@ -24,7 +25,7 @@ pub(crate) struct Received {
     /// From send to receipt.
     pub(crate) latencies: Latencies,
     /// What it has seen of whom.
-    pub(crate) checker: Checker,
+    checker: Checker,
 }
 
 /// Follows every room until as many messages have come as `total` says, which is known only once
@@ -39,13 +40,22 @@ pub(crate) async fn subscribe(
     let client = stage.connect().await?;
     let mut items = Vec::new();
     for number in 0..load.rooms {
-        let subscription = stage.room(&client, number)?.subscribe(StartAt::START).wait(true).await?;
+        let subscription = stage
+            .room(&client, number)?
+            .subscribe(StartAt::START)
+            .wait(true)
+            .await?;
         items.push(subscription.map(move |item| (number, item)));
     }
     let mut items = select_all(items);
     // Whoever waits for it has gone only when the benchmark has failed already.
     let _ = ready.send(());
-    let mut received = Received { count: 0, last: Instant::now(), latencies: Latencies::new(), checker: Checker::new(stage.run) };
+    let mut received = Received {
+        count: 0,
+        last: Instant::now(),
+        latencies: Latencies::new(),
+        checker: Checker::new(stage.run),
+    };
     loop {
         let known = *total.borrow_and_update();
         if known.is_some_and(|total| received.count >= total) {
@@ -73,14 +83,34 @@ pub(crate) async fn subscribe(
 }
 
 impl Received {
+    /// Judges the end: whatever was acknowledged must have come.
+    pub(crate) fn judge(&self, published: &[Published]) -> Result<(), Failure> {
+        for published in published {
+            for &(room, acked) in &published.acked {
+                self.checker
+                    .finish(room, published.publisher, acked)
+                    .map_err(violated)?;
+            }
+        }
+        Ok(())
+    }
+
     fn take(&mut self, stage: &Stage, number: u32, item: Item) -> Result<(), Failure> {
         let Item::Message(message) = item else {
-            return Err(Failure::new(Exit::Protocol, format!("room {number}: something other than a message came: {item:?}")));
+            return Err(Failure::new(
+                Exit::Protocol,
+                format!("room {number}: something other than a message came: {item:?}"),
+            ));
         };
-        let stamp = self.checker.check(number, message.seq.get(), &message.payload).map_err(violated)?;
+        let stamp = self
+            .checker
+            .check(number, message.seq.get(), &message.payload)
+            .map_err(violated)?;
         self.count += 1;
         self.last = Instant::now();
-        self.latencies.record(Duration::from_nanos(stage.now_ns().saturating_sub(stamp.sent_ns)));
+        self.latencies.record(Duration::from_nanos(
+            stage.now_ns().saturating_sub(stamp.sent_ns),
+        ));
         Ok(())
     }
 }
