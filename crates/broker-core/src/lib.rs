@@ -1,1 +1,4 @@
-//! broker-core.
+//! A durable, room-based message broker that applications embed.
+
+pub mod store;
+mod sync;
