@@ -89,6 +89,12 @@ impl Outbox {
         self.written < self.ack_end
     }
 
+    /// How many bytes wait behind the last delivery: control frames that a slow peer leaves lying.
+    pub(super) fn behind_deliveries(&self) -> usize {
+        let before = self.delivery_end.saturating_sub(self.written);
+        self.len().saturating_sub(usize::try_from(before).unwrap_or(usize::MAX))
+    }
+
     /// How many bytes wait.
     #[must_use]
     pub fn len(&self) -> usize {
