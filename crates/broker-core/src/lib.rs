@@ -1,1 +1,3 @@
-//! broker-core.
+//! A durable, room-based message broker that applications embed.
+
+pub mod log;
