@@ -1,4 +1,4 @@
-//! A directory in memory that behaves: the twin of `FileStorage` for tests and for stores without a disk.
+//! A directory in memory that behaves: the twin of [`FileStorage`](super::FileStorage) for tests and for stores without a disk.
 //!
 //! Syncing does nothing, nothing fails but wrong use, and a clone is the same disk. A file that was deleted lives on in its open
 //! handles, as on a real disk.
