@@ -1,3 +1,5 @@
 //! A durable, room-based message broker that applications embed.
 
+pub mod clock;
+pub mod dir;
 pub mod log;
