@@ -1,5 +1,8 @@
 //! A durable, room-based message broker that applications embed.
 
+pub mod clock;
+pub mod dir;
+pub mod log;
 pub mod session;
 pub mod store;
 mod sync;
