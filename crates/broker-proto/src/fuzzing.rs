@@ -1,0 +1,1 @@
+//! What the fuzz targets and the property tests call: each function panics when an invariant does not hold.
