@@ -5,7 +5,10 @@
 
 /// A bug that a test has to catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(broker_planted_bugs), expect(dead_code, reason = "only builds with planted bugs name them"))]
+#[cfg_attr(
+    not(broker_planted_bugs),
+    expect(dead_code, reason = "only builds with planted bugs name them")
+)]
 pub(crate) enum Bug {
     /// Acknowledges without a sync.
     AckBeforeSync,
@@ -37,7 +40,10 @@ impl Bug {
         (Self::SyncAgainAfterError, "sync_again_after_error"),
         (Self::TrustTail, "trust_tail"),
         (Self::TruncateAtFirstBad, "truncate_at_first_bad"),
-        (Self::DurableUptoNeverAdvances, "durable_upto_never_advances"),
+        (
+            Self::DurableUptoNeverAdvances,
+            "durable_upto_never_advances",
+        ),
         (Self::DeliverBeforeDurable, "deliver_before_durable"),
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
@@ -52,7 +58,10 @@ pub(crate) fn planted(bug: Bug) -> bool {
     static CHOSEN: OnceLock<Option<Bug>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| {
         let name = std::env::var("BROKER_PLANTED_BUG").ok()?;
-        Bug::ALL.into_iter().find(|(_, known)| *known == name).map(|(bug, _)| bug)
+        Bug::ALL
+            .into_iter()
+            .find(|(_, known)| *known == name)
+            .map(|(bug, _)| bug)
     });
     *chosen == Some(bug)
 }

@@ -58,7 +58,9 @@ impl BatchKind {
     }
 
     fn from_number(number: u16) -> Option<Self> {
-        [Self::Records, Self::CloseMark, Self::IdleMark].into_iter().find(|kind| kind.number() == number)
+        [Self::Records, Self::CloseMark, Self::IdleMark]
+            .into_iter()
+            .find(|kind| kind.number() == number)
     }
 
     /// Whether it is a mark.
@@ -144,7 +146,11 @@ impl BatchHead {
     fn is_sane(&self) -> bool {
         let length = self.length as usize;
         let table = self.table as usize;
-        let least = if self.kind.is_mark() { 0 } else { RUN_BYTES + 4 };
+        let least = if self.kind.is_mark() {
+            0
+        } else {
+            RUN_BYTES + 4
+        };
         (MARK_BYTES..=BATCH_BYTES_MAX).contains(&length)
             && u64::from(self.length).is_multiple_of(BATCH_ALIGN)
             && table >= HEAD_BYTES
@@ -156,7 +162,11 @@ impl BatchHead {
     /// The place after this batch. A mark takes no place: the next batch is written over it.
     #[must_use]
     pub fn end(&self) -> LogPosition {
-        if self.kind.is_mark() { self.position } else { self.position.plus(u64::from(self.length)) }
+        if self.kind.is_mark() {
+            self.position
+        } else {
+            self.position.plus(u64::from(self.length))
+        }
     }
 }
 
@@ -214,13 +224,21 @@ impl<'a> Table<'a> {
         let at = bytes.len().checked_sub(TRAILER_BYTES)?;
         let trailer = bytes.get(at..)?;
         let fields = Fields(trailer);
-        let (runs, count, length) = (fields.u32(8) as usize, fields.u32(12) as usize, fields.u32(16));
+        let (runs, count, length) = (
+            fields.u32(8) as usize,
+            fields.u32(12) as usize,
+            fields.u32(16),
+        );
         if (length as usize) < MARK_BYTES || length as usize > BATCH_BYTES_MAX {
             return None;
         }
         let runs_bytes = runs.checked_mul(RUN_BYTES)?;
         let lengths_bytes = count.checked_mul(4)?;
-        let table_bytes = usize::try_from(round_up(runs_bytes.checked_add(lengths_bytes)? as u64, BATCH_ALIGN)).ok()?;
+        let table_bytes = usize::try_from(round_up(
+            runs_bytes.checked_add(lengths_bytes)? as u64,
+            BATCH_ALIGN,
+        ))
+        .ok()?;
         if table_bytes > (length as usize).checked_sub(MARK_BYTES)? {
             return None;
         }
@@ -228,7 +246,11 @@ impl<'a> Table<'a> {
         if fields.u32(20) != crc32c(&[table, trailer.get(..20)?]) {
             return None;
         }
-        Some(Self { runs: table.get(..runs_bytes)?, lengths: table.get(runs_bytes..runs_bytes + lengths_bytes)?, length })
+        Some(Self {
+            runs: table.get(..runs_bytes)?,
+            lengths: table.get(runs_bytes..runs_bytes + lengths_bytes)?,
+            length,
+        })
     }
 
     /// Where the trailer says that the batch lies.
@@ -255,7 +277,9 @@ impl<'a> Table<'a> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            let found = row(self.runs.get(middle * RUN_BYTES..(middle + 1) * RUN_BYTES)?);
+            let found = row(self
+                .runs
+                .get(middle * RUN_BYTES..(middle + 1) * RUN_BYTES)?);
             match found.room.cmp(&room) {
                 Ordering::Equal => return Some(found),
                 Ordering::Less => low = middle + 1,
@@ -267,8 +291,16 @@ impl<'a> Table<'a> {
 
     /// The length in bytes of every record of one run.
     pub fn lengths(&self, wanted: &BatchRun) -> impl Iterator<Item = u32> + 'a {
-        let before: usize = self.runs().take_while(|run| run.offset != wanted.offset).map(|run| run.count as usize).sum();
-        self.lengths.chunks_exact(4).skip(before).take(wanted.count as usize).map(|length| Fields(length).u32(0))
+        let before: usize = self
+            .runs()
+            .take_while(|run| run.offset != wanted.offset)
+            .map(|run| run.count as usize)
+            .sum();
+        self.lengths
+            .chunks_exact(4)
+            .skip(before)
+            .take(wanted.count as usize)
+            .map(|length| Fields(length).u32(0))
     }
 
     /// Number of rows.

@@ -41,7 +41,13 @@ impl BatchBuilder {
     }
 
     /// Appends one record; `write` puts its bytes at the end of the buffer.
-    pub(crate) fn record(&mut self, buf: &mut AlignedBuf, room: RoomId, seq: Seq, write: impl FnOnce(&mut AlignedBuf)) {
+    pub(crate) fn record(
+        &mut self,
+        buf: &mut AlignedBuf,
+        room: RoomId,
+        seq: Seq,
+        write: impl FnOnce(&mut AlignedBuf),
+    ) {
         let before = buf.len();
         write(buf);
         let bytes = cut(buf.len() - before);
@@ -51,7 +57,13 @@ impl BatchBuilder {
                 run.bytes += bytes;
                 run.count += 1;
             }
-            _ => self.runs.push(BatchRun { room, offset: cut(before - self.start), bytes, count: 1, first_seq: seq }),
+            _ => self.runs.push(BatchRun {
+                room,
+                offset: cut(before - self.start),
+                bytes,
+                count: 1,
+                first_seq: seq,
+            }),
         }
     }
 
@@ -61,7 +73,12 @@ impl BatchBuilder {
     }
 
     /// Closes the batch and gives its head. Its bytes are `buf[start..]`.
-    pub(crate) fn finish(&mut self, buf: &mut AlignedBuf, kind: BatchKind, stamp: &Stamp) -> BatchHead {
+    pub(crate) fn finish(
+        &mut self,
+        buf: &mut AlignedBuf,
+        kind: BatchKind,
+        stamp: &Stamp,
+    ) -> BatchHead {
         pad(buf, self.start);
         let table = buf.len();
         for run in &self.runs {
@@ -94,7 +111,10 @@ impl BatchBuilder {
         put(&mut trailer, 8, &cut(self.runs.len()).to_le_bytes());
         put(&mut trailer, 12, &head.count.to_le_bytes());
         put(&mut trailer, 16, &length.to_le_bytes());
-        let crc = crc32c(&[buf.as_slice().get(table..).unwrap_or_default(), trailer.get(..20).unwrap_or_default()]);
+        let crc = crc32c(&[
+            buf.as_slice().get(table..).unwrap_or_default(),
+            trailer.get(..20).unwrap_or_default(),
+        ]);
         put(&mut trailer, 20, &crc.to_le_bytes());
         buf.extend_from_slice(&trailer);
         put(buf.as_mut_slice(), self.start, &head.encode(stamp.marker));
@@ -104,8 +124,16 @@ impl BatchBuilder {
 
 /// Gives a finished batch another marker and another word on what is durable, as when it is
 /// written again into a new segment. Its place stays.
-pub(crate) fn restamp(batch: &mut [u8], head: &BatchHead, marker: Marker, durable_upto: LogPosition) -> BatchHead {
-    let head = BatchHead { durable_upto, ..*head };
+pub(crate) fn restamp(
+    batch: &mut [u8],
+    head: &BatchHead,
+    marker: Marker,
+    durable_upto: LogPosition,
+) -> BatchHead {
+    let head = BatchHead {
+        durable_upto,
+        ..*head
+    };
     put(batch, 0, &head.encode(marker));
     head
 }

@@ -46,7 +46,9 @@ pub(crate) fn put(into: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// CRC-32C over several pieces, as if they were one.
 pub(crate) fn crc32c(pieces: &[&[u8]]) -> u32 {
-    pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece))
+    pieces
+        .iter()
+        .fold(0, |crc, piece| crc32c::crc32c_append(crc, piece))
 }
 
 /// The next multiple of `unit`, a power of two.
@@ -73,6 +75,9 @@ mod tests {
     #[test]
     fn rounding() {
         assert_eq!((round_up(0, 8), round_up(1, 8), round_up(8, 8)), (0, 8, 8));
-        assert_eq!((round_down(7, 8), round_down(8, 8), round_down(15, 8)), (0, 8, 8));
+        assert_eq!(
+            (round_down(7, 8), round_down(8, 8), round_down(15, 8)),
+            (0, 8, 8)
+        );
     }
 }

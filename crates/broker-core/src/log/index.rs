@@ -64,12 +64,17 @@ impl RoomIndex {
 
     /// The last entry before which no message has this time, and where the next one lies.
     pub(crate) fn entry_for_time(&self, time: Micros) -> Option<(Entry, Option<LogPosition>)> {
-        let after = self.entries.partition_point(|entry| entry.time_before < time);
+        let after = self
+            .entries
+            .partition_point(|entry| entry.time_before < time);
         self.entry_and_next(after.checked_sub(1)?)
     }
 
     fn entry_and_next(&self, at: usize) -> Option<(Entry, Option<LogPosition>)> {
-        Some((*self.entries.get(at)?, self.entries.get(at + 1).map(|next| next.at)))
+        Some((
+            *self.entries.get(at)?,
+            self.entries.get(at + 1).map(|next| next.at),
+        ))
     }
 }
 
@@ -82,15 +87,30 @@ pub(crate) struct SegmentIndex {
 impl SegmentIndex {
     /// Notes the messages of one room in one batch. `previous` and `time_before` tell of the room
     /// before this batch.
-    pub(crate) fn add(&mut self, run: &BatchRun, at: LogPosition, time: Micros, previous: LogPosition, time_before: Micros) {
+    pub(crate) fn add(
+        &mut self,
+        run: &BatchRun,
+        at: LogPosition,
+        time: Micros,
+        previous: LogPosition,
+        time_before: Micros,
+    ) {
         let room = self.rooms.entry(run.room).or_insert_with(|| RoomIndex {
             last_seq: Seq::NONE,
             last_time: time_before,
             previous,
             entries: Vec::new(),
         });
-        if room.entries.last().is_none_or(|last| at.since(last.at) >= ENTRY_SPACING) {
-            room.entries.push(Entry { seq: run.first_seq, at, time_before: room.last_time });
+        if room
+            .entries
+            .last()
+            .is_none_or(|last| at.since(last.at) >= ENTRY_SPACING)
+        {
+            room.entries.push(Entry {
+                seq: run.first_seq,
+                at,
+                time_before: room.last_time,
+            });
         }
         room.last_seq = run.last_seq();
         room.last_time = room.last_time.max(time);
@@ -118,10 +138,16 @@ impl SegmentIndex {
         let mut rooms = Vec::with_capacity(ids.len() * ROOM_BYTES);
         let mut entries = Vec::new();
         for id in &ids {
-            let Some(room) = self.rooms.get(id) else { continue };
+            let Some(room) = self.rooms.get(id) else {
+                continue;
+            };
             let mut row = [0; ROOM_BYTES];
             put(&mut row, 0, &id.get().to_le_bytes());
-            put(&mut row, 4, &u32::try_from(room.entries.len()).unwrap_or(0).to_le_bytes());
+            put(
+                &mut row,
+                4,
+                &u32::try_from(room.entries.len()).unwrap_or(0).to_le_bytes(),
+            );
             put(&mut row, 8, &room.last_seq.get().to_le_bytes());
             put(&mut row, 16, &room.last_time.get().to_le_bytes());
             put(&mut row, 24, &room.previous.get().to_le_bytes());
@@ -139,7 +165,11 @@ impl SegmentIndex {
         put(&mut head, 12, &VERSION.to_le_bytes());
         put(&mut head, 16, &name.id.0.to_le_bytes());
         put(&mut head, 24, &name.generation.to_le_bytes());
-        put(&mut head, 28, &u32::try_from(ids.len()).unwrap_or(0).to_le_bytes());
+        put(
+            &mut head,
+            28,
+            &u32::try_from(ids.len()).unwrap_or(0).to_le_bytes(),
+        );
         put(&mut head, 32, &end.get().to_le_bytes());
         let crc = footer_crc(&head, &rooms, &entries);
         put(&mut head, 8, &crc.to_le_bytes());
@@ -163,7 +193,11 @@ impl SegmentIndex {
         let rows_end = HEAD_BYTES.checked_add(count.checked_mul(ROOM_BYTES)?)?;
         let mut entries = bytes.get(rows_end..)?.chunks_exact(ENTRY_BYTES).map(|row| {
             let fields = Fields(row);
-            Entry { seq: Seq::new(fields.u64(0)), at: LogPosition::new(fields.u64(8)), time_before: Micros::new(fields.i64(16)) }
+            Entry {
+                seq: Seq::new(fields.u64(0)),
+                at: LogPosition::new(fields.u64(8)),
+                time_before: Micros::new(fields.i64(16)),
+            }
         });
         let mut rooms = HashMap::with_capacity(count);
         for row in bytes.get(HEAD_BYTES..rows_end)?.chunks_exact(ROOM_BYTES) {
@@ -181,36 +215,70 @@ impl SegmentIndex {
 }
 
 fn footer_crc(head: &[u8], rooms: &[u8], entries: &[u8]) -> u32 {
-    crc32c(&[head.get(..8).unwrap_or_default(), head.get(12..).unwrap_or_default(), rooms, entries])
+    crc32c(&[
+        head.get(..8).unwrap_or_default(),
+        head.get(12..).unwrap_or_default(),
+        rooms,
+        entries,
+    ])
 }
 
 /// Whether a file of that name is a footer, and whose.
 pub(crate) fn footer_of(name: &str) -> Option<SegmentName> {
     let (id, generation) = name.strip_suffix(".idx")?.split_once('-')?;
-    let parsed = SegmentName { id: SegmentId(u64::from_str_radix(id, 16).ok()?), generation: u32::from_str_radix(generation, 16).ok()? };
+    let parsed = SegmentName {
+        id: SegmentId(u64::from_str_radix(id, 16).ok()?),
+        generation: u32::from_str_radix(generation, 16).ok()?,
+    };
     (parsed.footer() == name).then_some(parsed)
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
     use super::*;
 
     fn index() -> (SegmentIndex, SegmentName) {
         let mut index = SegmentIndex::default();
         for n in 0..100_u64 {
-            let run = BatchRun { room: RoomId::new(1 + u32::try_from(n % 3).unwrap()), offset: 72, bytes: 400, count: 4, first_seq: Seq::new(n / 3 * 4 + 1) };
+            let run = BatchRun {
+                room: RoomId::new(1 + u32::try_from(n % 3).unwrap()),
+                offset: 72,
+                bytes: 400,
+                count: 4,
+                first_seq: Seq::new(n / 3 * 4 + 1),
+            };
             let time = i64::try_from(n).unwrap();
-            index.add(&run, LogPosition::new(n * 9000), Micros::new(time), LogPosition::NONE, Micros::new(0));
+            index.add(
+                &run,
+                LogPosition::new(n * 9000),
+                Micros::new(time),
+                LogPosition::NONE,
+                Micros::new(0),
+            );
         }
-        (index, SegmentName { id: SegmentId(4), generation: 0 })
+        (
+            index,
+            SegmentName {
+                id: SegmentId(4),
+                generation: 0,
+            },
+        )
     }
 
     #[test]
     fn entries_are_spaced_and_lead_to_their_seqs() {
         let (index, _) = index();
         let room = index.room(RoomId::new(1)).unwrap();
-        assert!(room.entries.windows(2).all(|pair| pair[1].at.since(pair[0].at) >= ENTRY_SPACING));
+        assert!(
+            room.entries
+                .windows(2)
+                .all(|pair| pair[1].at.since(pair[0].at) >= ENTRY_SPACING)
+        );
         let (entry, next) = room.entry_for(Seq::new(50)).unwrap();
         assert!(entry.seq <= Seq::new(50) && next.unwrap() > entry.at);
         let (entry, _) = room.entry_for_time(Micros::new(50)).unwrap();
@@ -222,18 +290,33 @@ mod tests {
     fn a_footer_is_believed_only_when_every_bit_is_right() {
         let (index, name) = index();
         let bytes = index.encode(name, LogPosition::new(900_000));
-        assert_eq!(SegmentIndex::decode(&bytes, name), Some((index, LogPosition::new(900_000))));
+        assert_eq!(
+            SegmentIndex::decode(&bytes, name),
+            Some((index, LogPosition::new(900_000)))
+        );
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentIndex::decode(&damaged, name), None, "bit {bit}");
         }
-        assert_eq!(SegmentIndex::decode(&bytes, SegmentName { id: SegmentId(5), generation: 0 }), None);
+        assert_eq!(
+            SegmentIndex::decode(
+                &bytes,
+                SegmentName {
+                    id: SegmentId(5),
+                    generation: 0
+                }
+            ),
+            None
+        );
     }
 
     #[test]
     fn only_footers_are_footers() {
-        let name = SegmentName { id: SegmentId(4), generation: 0 };
+        let name = SegmentName {
+            id: SegmentId(4),
+            generation: 0,
+        };
         assert_eq!(footer_of(&name.footer()), Some(name));
         assert_eq!(footer_of(&name.file()), None);
         assert_eq!(footer_of("0000000000000004-0000.idx.tmp"), None);

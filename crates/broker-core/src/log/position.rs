@@ -42,7 +42,11 @@ impl LogPosition {
 
 impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::NONE { f.write_str("none") } else { self.0.fmt(f) }
+        if *self == Self::NONE {
+            f.write_str("none")
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 

@@ -161,7 +161,10 @@ impl SegmentHeader {
 
     fn parse_copy(copy: &[u8]) -> Result<Self, HeaderFault> {
         let fields = Fields(copy);
-        if copy.len() != HEADER_BYTES || copy.get(..8) != Some(&MAGIC) || fields.u32(8) != header_crc(copy) {
+        if copy.len() != HEADER_BYTES
+            || copy.get(..8) != Some(&MAGIC)
+            || fields.u32(8) != header_crc(copy)
+        {
             return Err(HeaderFault::Damaged);
         }
         let version = fields.u16(12);
@@ -172,7 +175,10 @@ impl SegmentHeader {
             feature_level: fields.u32(16),
             batch_align: fields.u32(20),
             store: StoreId::new(fields.bytes16(24)),
-            name: SegmentName { id: SegmentId(fields.u64(40)), generation: fields.u32(56) },
+            name: SegmentName {
+                id: SegmentId(fields.u64(40)),
+                generation: fields.u32(56),
+            },
             covers_last: SegmentId(fields.u64(48)),
             marker: Marker(fields.u64(64)),
             base: LogPosition::new(fields.u64(72)),
@@ -191,7 +197,10 @@ impl SegmentHeader {
 }
 
 fn header_crc(copy: &[u8]) -> u32 {
-    crc32c(&[copy.get(..8).unwrap_or_default(), copy.get(12..).unwrap_or_default()])
+    crc32c(&[
+        copy.get(..8).unwrap_or_default(),
+        copy.get(12..).unwrap_or_default(),
+    ])
 }
 
 #[cfg(test)]
@@ -202,7 +211,10 @@ mod tests {
     fn header() -> SegmentHeader {
         SegmentHeader {
             store: StoreId::new([7; 16]),
-            name: SegmentName { id: SegmentId(3), generation: 1 },
+            name: SegmentName {
+                id: SegmentId(3),
+                generation: 1,
+            },
             covers_last: SegmentId(3),
             marker: Marker(0x1122_3344_5566_7788),
             base: LogPosition::new(800),
@@ -217,7 +229,10 @@ mod tests {
 
     #[test]
     fn names_have_one_spelling() {
-        let name = SegmentName { id: SegmentId(0x1f), generation: 2 };
+        let name = SegmentName {
+            id: SegmentId(0x1f),
+            generation: 2,
+        };
         assert_eq!(name.file(), "000000000000001f-0002.seg");
         assert_eq!(SegmentName::parse(&name.file()), Some(name));
         let others = [
@@ -241,9 +256,17 @@ mod tests {
         for bit in 0..HEADER_BYTES * 8 {
             let mut damaged = block.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::parse(&damaged).unwrap(), header(), "bit {bit} of the first copy");
+            assert_eq!(
+                SegmentHeader::parse(&damaged).unwrap(),
+                header(),
+                "bit {bit} of the first copy"
+            );
             damaged[HEADER_COPY_OFFSET + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::parse(&damaged), Err(HeaderFault::Damaged), "bit {bit} of both");
+            assert_eq!(
+                SegmentHeader::parse(&damaged),
+                Err(HeaderFault::Damaged),
+                "bit {bit} of both"
+            );
         }
     }
 
@@ -255,6 +278,9 @@ mod tests {
             let crc = header_crc(&block[at..at + HEADER_BYTES]);
             put(&mut block, at + 8, &crc.to_le_bytes());
         }
-        assert_eq!(SegmentHeader::parse(&block), Err(HeaderFault::Newer { version: 2 }));
+        assert_eq!(
+            SegmentHeader::parse(&block),
+            Err(HeaderFault::Newer { version: 2 })
+        );
     }
 }

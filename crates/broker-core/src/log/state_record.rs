@@ -148,9 +148,17 @@ impl MessageHead<'_> {
         let length = RECORD_FIXED_BYTES - 16 + head_bytes + self.payload_bytes;
         let mut out = [0; RECORD_FIXED_BYTES];
         put(&mut out, 4, &kind::MESSAGE.to_le_bytes());
-        put(&mut out, 6, &u16::try_from(head_bytes).unwrap_or(u16::MAX).to_le_bytes());
+        put(
+            &mut out,
+            6,
+            &u16::try_from(head_bytes).unwrap_or(u16::MAX).to_le_bytes(),
+        );
         put(&mut out, 8, &self.room.get().to_le_bytes());
-        put(&mut out, 12, &u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        put(
+            &mut out,
+            12,
+            &u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes(),
+        );
         put(&mut out, 16, &self.seq.get().to_le_bytes());
         put(&mut out, 24, &self.time.get().to_le_bytes());
         put(&mut out, 32, &self.payload_crc.to_le_bytes());
@@ -183,7 +191,9 @@ impl<'a> RawRecord<'a> {
 
     /// The payload, without its checksum being looked at.
     pub(crate) fn payload(&self) -> &'a [u8] {
-        self.bytes.get(RECORD_FIXED_BYTES + usize::from(self.head.head_bytes)..).unwrap_or_default()
+        self.bytes
+            .get(RECORD_FIXED_BYTES + usize::from(self.head.head_bytes)..)
+            .unwrap_or_default()
     }
 
     /// Whether the payload is as it was written.

@@ -24,7 +24,9 @@ use super::batch::{BatchHead, BatchKind, MARK_BYTES};
 use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
-use super::segment::{DATA_OFFSET, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, SegmentId, SegmentName};
+use super::segment::{
+    DATA_OFFSET, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, SegmentId, SegmentName,
+};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -82,7 +84,10 @@ struct Active<F> {
 /// Where a batch will go, decided before it is built.
 enum Target<F> {
     InPlace,
-    NewSegment { header: SegmentHeader, spare: Spare<F> },
+    NewSegment {
+        header: SegmentHeader,
+        spare: Spare<F>,
+    },
 }
 
 /// What a leader starts writing with.
@@ -172,10 +177,17 @@ impl<S: Storage> LogWriter<S> {
         self.buf.resize(self.carry);
         let read = file.read_at(block, self.buf.as_mut_slice())?;
         if read < self.carry {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} is shorter than its content", header.name.file())));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{} is shorter than its content", header.name.file()),
+            ));
         }
         // The file may be shorter than a whole number of blocks; then nothing more fits into it.
-        self.active = Some(Active { header, file, bytes: round_down(bytes, WRITE_UNIT) });
+        self.active = Some(Active {
+            header,
+            file,
+            bytes: round_down(bytes, WRITE_UNIT),
+        });
         Ok(())
     }
 
@@ -191,11 +203,17 @@ impl<S: Storage> LogWriter<S> {
 
     /// Whether writes bypass the page cache.
     pub(crate) fn is_direct(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.file.is_direct())
+        self.active
+            .as_ref()
+            .is_some_and(|active| active.file.is_direct())
     }
 
     fn remaining(&self) -> u64 {
-        self.active.as_ref().map_or(0, |active| active.bytes.saturating_sub(active.header.offset_of(self.end)))
+        self.active.as_ref().map_or(0, |active| {
+            active
+                .bytes
+                .saturating_sub(active.header.offset_of(self.end))
+        })
     }
 
     /// The size of a spare that should be made now: the active segment is half full and there is
@@ -313,13 +331,31 @@ impl<S: Storage> LogWriter<S> {
     ///
     /// # Errors
     /// [`WriteFault`]; the batch is then not acknowledged.
-    pub(crate) fn commit(&mut self, builder: &mut BatchBuilder, kind: BatchKind) -> Result<Written, WriteFault> {
+    pub(crate) fn commit(
+        &mut self,
+        builder: &mut BatchBuilder,
+        kind: BatchKind,
+    ) -> Result<Written, WriteFault> {
         let marker = match &self.target {
             Target::NewSegment { header, .. } => header.marker,
-            Target::InPlace => self.active.as_ref().map_or(Marker(0), |active| active.header.marker),
+            Target::InPlace => self
+                .active
+                .as_ref()
+                .map_or(Marker(0), |active| active.header.marker),
         };
-        let durable_upto = if planted(Bug::DurableUptoNeverAdvances) { LogPosition::START } else { self.end };
-        let stamp = Stamp { marker, position: self.end, durable_upto, term: self.term, time: self.now, checkpoint: self.checkpoint };
+        let durable_upto = if planted(Bug::DurableUptoNeverAdvances) {
+            LogPosition::START
+        } else {
+            self.end
+        };
+        let stamp = Stamp {
+            marker,
+            position: self.end,
+            durable_upto,
+            term: self.term,
+            time: self.now,
+            checkpoint: self.checkpoint,
+        };
         let start = self.batch_start();
         let head = builder.finish(&mut self.buf, kind, &stamp);
         self.marked = kind.is_mark();
@@ -337,7 +373,9 @@ impl<S: Storage> LogWriter<S> {
     }
 
     fn write_in_place(&mut self, head: BatchHead, start: usize) -> Result<Written, WriteFault> {
-        let Some(active) = &self.active else { return Err(WriteFault::Failed(io::Error::other("no segment is open"))) };
+        let Some(active) = &self.active else {
+            return Err(WriteFault::Failed(io::Error::other("no segment is open")));
+        };
         let offset = active.header.offset_of(head.position) - start as u64;
         pad(&mut self.buf);
         match write_and_sync(&active.file, offset, self.buf.as_slice()) {
@@ -351,9 +389,19 @@ impl<S: Storage> LogWriter<S> {
 
     /// The file is not to be trusted any more: cut it off at the batch's start and write the batch
     /// elsewhere, once.
-    fn rescue(&mut self, head: BatchHead, start: usize, error: io::Error) -> Result<Written, WriteFault> {
+    fn rescue(
+        &mut self,
+        head: BatchHead,
+        start: usize,
+        error: io::Error,
+    ) -> Result<Written, WriteFault> {
         self.rescued += 1;
-        let batch: Vec<u8> = self.buf.as_slice().get(start..start + head.length as usize).unwrap_or_default().to_vec();
+        let batch: Vec<u8> = self
+            .buf
+            .as_slice()
+            .get(start..start + head.length as usize)
+            .unwrap_or_default()
+            .to_vec();
         let header = self.next_header(head.position);
         self.active = None;
         self.carry = 0;
@@ -391,7 +439,12 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
-    fn write_elsewhere(&mut self, header: SegmentHeader, batch: &[u8], head: BatchHead) -> io::Result<Written> {
+    fn write_elsewhere(
+        &mut self,
+        header: SegmentHeader,
+        batch: &[u8],
+        head: BatchHead,
+    ) -> io::Result<Written> {
         let spare = self.take_spare(batch.len() as u64)?;
         self.buf.clear();
         self.buf.extend_from_slice(&header.encode());
@@ -399,14 +452,26 @@ impl<S: Storage> LogWriter<S> {
         pad(&mut self.buf);
         self.install(header.clone(), spare)?;
         self.advance(head, 0);
-        Ok(Written { head, begun: Some(Begun { header }) })
+        Ok(Written {
+            head,
+            begun: Some(Begun { header }),
+        })
     }
 
-    fn write_new(&mut self, head: BatchHead, header: SegmentHeader, spare: Spare<S::File>, start: usize) -> Result<Written, WriteFault> {
+    fn write_new(
+        &mut self,
+        head: BatchHead,
+        header: SegmentHeader,
+        spare: Spare<S::File>,
+        start: usize,
+    ) -> Result<Written, WriteFault> {
         pad(&mut self.buf);
         let Err(error) = self.install(header.clone(), spare) else {
             self.advance(head, 0);
-            return Ok(Written { head, begun: Some(Begun { header }) });
+            return Ok(Written {
+                head,
+                begun: Some(Begun { header }),
+            });
         };
         if is_no_space(&error) {
             // The old segment is untouched and the new file was never given a name that counts.
@@ -418,7 +483,9 @@ impl<S: Storage> LogWriter<S> {
 
     /// After a new segment could not be made, the old one goes on: read its partial block back.
     fn restore_carry(&mut self) {
-        let Some(active) = self.active.take() else { return };
+        let Some(active) = self.active.take() else {
+            return;
+        };
         self.buf.clear();
         if let Err(error) = self.resume(active.header, active.file, active.bytes) {
             // Without its partial block the old segment cannot be written; the next batch begins a
@@ -445,7 +512,11 @@ impl<S: Storage> LogWriter<S> {
             return Err(error);
         }
         self.last_segment = header.name.id;
-        self.active = Some(Active { header, file: spare.file, bytes: spare.bytes });
+        self.active = Some(Active {
+            header,
+            file: spare.file,
+            bytes: spare.bytes,
+        });
         Ok(())
     }
 
@@ -473,7 +544,11 @@ impl<S: Storage> LogWriter<S> {
     ///
     /// # Errors
     /// Those of the disk; nothing has changed then.
-    pub(crate) fn copy_tail(&mut self, tail: &[(BatchHead, Vec<u8>)], now: i64) -> io::Result<SegmentHeader> {
+    pub(crate) fn copy_tail(
+        &mut self,
+        tail: &[(BatchHead, Vec<u8>)],
+        now: i64,
+    ) -> io::Result<SegmentHeader> {
         self.now = now;
         let bytes: usize = tail.iter().map(|(_, batch)| batch.len()).sum::<usize>() + MARK_BYTES;
         let spare = self.take_spare(bytes as u64)?;
@@ -491,7 +566,14 @@ impl<S: Storage> LogWriter<S> {
         // The mark behind the copies is durable with them, so the next start has nothing to prove.
         let mut builder = BatchBuilder::default();
         builder.begin(&mut self.buf);
-        let stamp = Stamp { marker: header.marker, position: end, durable_upto: header.base, term: self.term, time: now, checkpoint: self.checkpoint };
+        let stamp = Stamp {
+            marker: header.marker,
+            position: end,
+            durable_upto: header.base,
+            term: self.term,
+            time: now,
+            checkpoint: self.checkpoint,
+        };
         let mark = builder.finish(&mut self.buf, BatchKind::IdleMark, &stamp);
         pad(&mut self.buf);
         self.install(header.clone(), spare)?;
@@ -504,7 +586,8 @@ impl<S: Storage> LogWriter<S> {
     /// # Errors
     /// As [`Self::commit`].
     pub(crate) fn mark(&mut self, kind: BatchKind, time: i64) -> Result<(), WriteFault> {
-        let nothing_to_say = self.active.is_none() || self.failed || (self.marked && kind == BatchKind::IdleMark);
+        let nothing_to_say =
+            self.active.is_none() || self.failed || (self.marked && kind == BatchKind::IdleMark);
         if nothing_to_say || self.remaining() < MARK_BYTES as u64 {
             return Ok(());
         }
@@ -536,7 +619,10 @@ impl<S: Storage> LogWriter<S> {
 
 impl<S: Storage> fmt::Debug for LogWriter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogWriter").field("end", &self.end).field("segment", &self.segment().map(|header| header.name)).finish_non_exhaustive()
+        f.debug_struct("LogWriter")
+            .field("end", &self.end)
+            .field("segment", &self.segment().map(|header| header.name))
+            .finish_non_exhaustive()
     }
 }
 
@@ -547,15 +633,23 @@ fn spare_name(number: u64) -> String {
 
 /// Whether a file of that name is a spare, left over by a leader that was killed.
 pub(crate) fn is_spare_name(name: &str) -> bool {
-    let number = name.strip_prefix("spare-").and_then(|rest| rest.strip_suffix(".tmp"));
-    number.and_then(|digits| u64::from_str_radix(digits, 16).ok()).is_some_and(|number| spare_name(number) == name)
+    let number = name
+        .strip_prefix("spare-")
+        .and_then(|rest| rest.strip_suffix(".tmp"));
+    number
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .is_some_and(|number| spare_name(number) == name)
 }
 
 /// Makes a file of zeros, on stable storage.
 ///
 /// # Errors
 /// Those of the disk; nothing is left behind.
-pub(crate) fn make_spare<S: Storage>(storage: &S, name: &str, bytes: u64) -> io::Result<Spare<S::File>> {
+pub(crate) fn make_spare<S: Storage>(
+    storage: &S,
+    name: &str,
+    bytes: u64,
+) -> io::Result<Spare<S::File>> {
     match storage.delete(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -566,7 +660,11 @@ pub(crate) fn make_spare<S: Storage>(storage: &S, name: &str, bytes: u64) -> io:
         let _ = storage.delete(name);
         return Err(error);
     }
-    Ok(Spare { file, name: name.to_owned(), bytes })
+    Ok(Spare {
+        file,
+        name: name.to_owned(),
+        bytes,
+    })
 }
 
 fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -588,5 +686,8 @@ fn pad(buf: &mut AlignedBuf) {
 
 /// Whether an error says that the disk or the quota is full.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

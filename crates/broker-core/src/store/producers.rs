@@ -82,11 +82,21 @@ impl Producer {
         match self.runs.get(at) {
             Some(run) if run.first <= number => {
                 let into = number - run.first;
-                Known::Stored { room: run.room, seq: Seq::new(run.seq.get() + into), count: run.end() - number }
+                Known::Stored {
+                    room: run.room,
+                    seq: Seq::new(run.seq.get() + into),
+                    count: run.end() - number,
+                }
             }
-            _ if number < floor => Known::Old { count: floor - number },
-            Some(run) => Known::NotStored { count: run.first - number },
-            None => Known::NotStored { count: self.highest - number + 1 },
+            _ if number < floor => Known::Old {
+                count: floor - number,
+            },
+            Some(run) => Known::NotStored {
+                count: run.first - number,
+            },
+            None => Known::NotStored {
+                count: self.highest - number + 1,
+            },
         }
     }
 
@@ -153,21 +163,30 @@ impl Producers {
         if self.map.len() < PRODUCERS_MAX {
             return true;
         }
-        let mut idle: Vec<Micros> = self.map.values().filter(|producer| forgettable(producer)).map(|producer| producer.used).collect();
+        let mut idle: Vec<Micros> = self
+            .map
+            .values()
+            .filter(|producer| forgettable(producer))
+            .map(|producer| producer.used)
+            .collect();
         if idle.is_empty() {
             return false;
         }
         // An eighth at a time, so that a full table does not sort itself for every newcomer.
         let nth = (idle.len() - 1).min(PRODUCERS_MAX / 8);
         let (_, &mut limit, _) = idle.select_nth_unstable(nth);
-        self.map.retain(|_, producer| !(forgettable(producer) && producer.used <= limit));
+        self.map
+            .retain(|_, producer| !(forgettable(producer) && producer.used <= limit));
         self.map.len() < PRODUCERS_MAX
     }
 
     /// Forgets the ones that nobody holds and that have published nothing for `idle_secs`.
     pub(crate) fn expire(&mut self, now: Micros, idle_secs: u32) {
-        let limit = now.get().saturating_sub(i64::from(idle_secs).saturating_mul(1_000_000));
-        self.map.retain(|_, producer| producer.owner != SessionId(0) || producer.used.get() >= limit);
+        let limit = now
+            .get()
+            .saturating_sub(i64::from(idle_secs).saturating_mul(1_000_000));
+        self.map
+            .retain(|_, producer| producer.owner != SessionId(0) || producer.used.get() >= limit);
     }
 }
 
@@ -180,7 +199,12 @@ mod tests {
     use super::*;
 
     fn run(first: u64, count: u32, seq: u64) -> Run {
-        Run { first, count, room: RoomId::new(1), seq: Seq::new(seq) }
+        Run {
+            first,
+            count,
+            room: RoomId::new(1),
+            seq: Seq::new(seq),
+        }
     }
 
     #[test]
@@ -190,9 +214,23 @@ mod tests {
         producer.push(run(4, 2, 13));
         producer.push(run(8, 2, 20));
         assert_eq!(producer.runs.len(), 2);
-        assert_eq!(producer.look_up(2), Known::Stored { room: RoomId::new(1), seq: Seq::new(11), count: 4 });
+        assert_eq!(
+            producer.look_up(2),
+            Known::Stored {
+                room: RoomId::new(1),
+                seq: Seq::new(11),
+                count: 4
+            }
+        );
         assert_eq!(producer.look_up(6), Known::NotStored { count: 2 });
-        assert_eq!(producer.look_up(9), Known::Stored { room: RoomId::new(1), seq: Seq::new(21), count: 1 });
+        assert_eq!(
+            producer.look_up(9),
+            Known::Stored {
+                room: RoomId::new(1),
+                seq: Seq::new(21),
+                count: 1
+            }
+        );
         assert_eq!(producer.look_up(10), Known::New);
     }
 
@@ -205,7 +243,14 @@ mod tests {
             producer.prune();
         }
         assert_eq!(producer.look_up(10), Known::Old { count: 1 });
-        assert_eq!(producer.look_up(11), Known::Stored { room: RoomId::new(1), seq: Seq::new(22), count: 1 });
+        assert_eq!(
+            producer.look_up(11),
+            Known::Stored {
+                room: RoomId::new(1),
+                seq: Seq::new(22),
+                count: 1
+            }
+        );
         assert_eq!(producer.runs.len(), usize::try_from(WINDOW).unwrap_or(0));
     }
 

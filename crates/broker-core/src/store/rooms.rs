@@ -5,9 +5,11 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-use broker_proto::{Epoch, Micros, RoomId, RoomName, Seq, StartAt, StartView};
+use broker_proto::{
+    Epoch, Micros, RoomId, RoomName, Seq, SkipRange, SkipReason, StartAt, StartView,
+};
 
-use super::{RoomInfo, RoomsPage, SkipRange, SkipReason, StoreError};
+use super::{RoomInfo, RoomsPage, StoreError};
 
 /// A store refuses to make more rooms than this.
 pub(crate) const ROOMS_MAX: usize = 16_000_000;
@@ -125,13 +127,21 @@ impl RoomTable {
             }
         }
         let more = smallest.len() > limit;
-        let rooms = smallest.into_sorted_vec().into_iter().take(limit).filter_map(|(_, id)| self.get(id)).map(info).collect();
+        let rooms = smallest
+            .into_sorted_vec()
+            .into_iter()
+            .take(limit)
+            .filter_map(|(_, id)| self.get(id))
+            .map(info)
+            .collect();
         RoomsPage { rooms, more }
     }
 
     /// Finds out where a read of this room begins.
     pub(crate) fn begin(&self, id: RoomId, from: &StartAt) -> Result<Begin, StoreError> {
-        let Some(slot) = self.get(id) else { return Ok(Begin::At(Seq::FIRST)) };
+        let Some(slot) = self.get(id) else {
+            return Ok(Begin::At(Seq::FIRST));
+        };
         let end = after(slot.head);
         let seq = match from.view() {
             StartView::Start => return Ok(Begin::At(slot.first)),
@@ -144,7 +154,9 @@ impl RoomTable {
             StartView::Seq(seq) => seq.max(Seq::FIRST),
             StartView::Position(position) => {
                 let known = position.epoch == slot.epoch && position.seq <= end;
-                let forked = self.parent(id).is_some_and(|parent| parent.epoch == position.epoch && position.seq <= after(parent.fork));
+                let forked = self.parent(id).is_some_and(|parent| {
+                    parent.epoch == position.epoch && position.seq <= after(parent.fork)
+                });
                 if !known && !forked {
                     return Err(StoreError::LostSuffix {
                         room: slot.name.clone(),
@@ -156,12 +168,25 @@ impl RoomTable {
                 }
                 position.seq.max(Seq::FIRST)
             }
+            _ => {
+                return Err(StoreError::Limit {
+                    what: "this kind of starting point is not known here".to_owned(),
+                });
+            }
         };
         if seq > end {
-            return Err(StoreError::BadPosition { room: slot.name.clone(), asked: seq, head: slot.head });
+            return Err(StoreError::BadPosition {
+                room: slot.name.clone(),
+                asked: seq,
+                head: slot.head,
+            });
         }
         if seq < slot.first {
-            return Ok(Begin::Skip(SkipRange { from: seq, to: before(slot.first), reason: SkipReason::Trimmed }));
+            return Ok(Begin::Skip(SkipRange {
+                from: seq,
+                to: before(slot.first),
+                reason: SkipReason::TRIMMED,
+            }));
         }
         Ok(Begin::At(seq))
     }
@@ -169,7 +194,13 @@ impl RoomTable {
 
 /// What others may know of a room.
 pub(crate) fn info(slot: &RoomSlot) -> RoomInfo {
-    RoomInfo { name: slot.name.clone(), epoch: slot.epoch, first: slot.first, head: slot.head, last_time: slot.last_time }
+    RoomInfo {
+        name: slot.name.clone(),
+        epoch: slot.epoch,
+        first: slot.first,
+        head: slot.head,
+        last_time: slot.last_time,
+    }
 }
 
 /// The seq after this one. Seqs are counted up one by one from 1, so the end is out of reach.
@@ -211,21 +242,42 @@ mod tests {
     fn reads_begin_where_asked() {
         let (table, id) = table();
         let at = |start: StartAt| table.begin(id, &start).unwrap();
-        assert_eq!(at(StartAt::start()), Begin::At(Seq::new(3)));
-        assert_eq!(at(StartAt::end()), Begin::At(Seq::new(10)));
+        assert_eq!(at(StartAt::START), Begin::At(Seq::new(3)));
+        assert_eq!(at(StartAt::END), Begin::At(Seq::new(10)));
         assert_eq!(at(StartAt::last(2)), Begin::At(Seq::new(8)));
         assert_eq!(at(StartAt::last(100)), Begin::At(Seq::new(3)));
         assert_eq!(at(StartAt::seq(Seq::new(10))), Begin::At(Seq::new(10)));
-        let gone = SkipRange { from: Seq::new(1), to: Seq::new(2), reason: SkipReason::Trimmed };
+        let gone = SkipRange {
+            from: Seq::new(1),
+            to: Seq::new(2),
+            reason: SkipReason::TRIMMED,
+        };
         assert_eq!(at(StartAt::seq(Seq::new(1))), Begin::Skip(gone));
-        assert!(matches!(table.begin(id, &StartAt::seq(Seq::new(11))), Err(StoreError::BadPosition { .. })));
+        assert!(matches!(
+            table.begin(id, &StartAt::seq(Seq::new(11))),
+            Err(StoreError::BadPosition { .. })
+        ));
     }
 
     #[test]
     fn a_position_is_valid_in_its_epoch_and_up_to_the_fork_of_its_parent() {
         let (mut table, id) = table();
-        table.set_parent(id, Parent { epoch: Epoch::new(6), fork: Seq::new(5) });
-        let at = |epoch, seq| table.begin(id, &StartAt::position(Position { epoch: Epoch::new(epoch), seq: Seq::new(seq) }));
+        table.set_parent(
+            id,
+            Parent {
+                epoch: Epoch::new(6),
+                fork: Seq::new(5),
+            },
+        );
+        let at = |epoch, seq| {
+            table.begin(
+                id,
+                &StartAt::position(Position {
+                    epoch: Epoch::new(epoch),
+                    seq: Seq::new(seq),
+                }),
+            )
+        };
         assert_eq!(at(7, 10).unwrap(), Begin::At(Seq::new(10)));
         assert_eq!(at(6, 6).unwrap(), Begin::At(Seq::new(6)));
         assert!(matches!(at(7, 11), Err(StoreError::LostSuffix { .. })));
@@ -248,9 +300,17 @@ mod tests {
             let id = table.next_id(0).unwrap();
             assert!(table.insert(id, slot));
         }
-        let names = |page: &RoomsPage| page.rooms.iter().map(|room| room.name.to_string()).collect::<Vec<_>>();
+        let names = |page: &RoomsPage| {
+            page.rooms
+                .iter()
+                .map(|room| room.name.to_string())
+                .collect::<Vec<_>>()
+        };
         let page = table.page("", 3);
-        assert_eq!((names(&page), page.more), (vec!["a".into(), "b".into(), "c".into()], true));
+        assert_eq!(
+            (names(&page), page.more),
+            (vec!["a".into(), "b".into(), "c".into()], true)
+        );
         let page = table.page("c", 3);
         assert_eq!((names(&page), page.more), (vec!["d".into()], false));
     }

@@ -57,8 +57,14 @@ struct StagedRoom {
 
 #[derive(Debug)]
 enum Undo {
-    Producer { key: ProducerKey, before: ProducerMark },
-    Cursor { key: CursorKey, before: Option<Position> },
+    Producer {
+        key: ProducerKey,
+        before: ProducerMark,
+    },
+    Cursor {
+        key: CursorKey,
+        before: Option<Position>,
+    },
 }
 
 /// Enough of a producer to take back what a batch did to it.
@@ -82,12 +88,32 @@ pub(crate) struct Sequencer {
 }
 
 impl Sequencer {
+    /// Knows nothing yet, and forgets idle producers after `idle_secs`.
+    pub(crate) fn new(idle_secs: u32) -> Self {
+        Self {
+            idle_secs,
+            ..Self::default()
+        }
+    }
+
     /// Decides on one append. `chance` draws the epoch of a new room.
-    pub(crate) fn append(&mut self, rooms: &RoomTable, append: &Append, now: Micros, chance: &mut dyn FnMut() -> u64) -> Decision {
+    pub(crate) fn append(
+        &mut self,
+        rooms: &RoomTable,
+        append: &Append,
+        now: Micros,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Decision {
         let mut decision = Decision::default();
         let refuse = |decision: &mut Decision, from: u64, code, detail: String| {
-            let count = u32::try_from(append.first_number + u64::from(append.count) - from).unwrap_or(append.count);
-            decision.refused.push(Refusal { first_number: from, count, code, detail });
+            let count = u32::try_from(append.first_number + u64::from(append.count) - from)
+                .unwrap_or(append.count);
+            decision.refused.push(Refusal {
+                first_number: from,
+                count,
+                code,
+                detail,
+            });
         };
         if let Err((code, detail)) = self.admit(append, now) {
             refuse(&mut decision, append.first_number, code, detail);
@@ -100,7 +126,11 @@ impl Sequencer {
         match self.place(rooms, append, number, now, chance) {
             Ok(placed) => decision.placed = Some(placed),
             Err((code, detail)) => {
-                self.note_hole(&append.key, number, append.first_number + u64::from(append.count) - 1);
+                self.note_hole(
+                    &append.key,
+                    number,
+                    append.first_number + u64::from(append.count) - 1,
+                );
                 refuse(&mut decision, number, code, detail);
             }
         }
@@ -110,7 +140,9 @@ impl Sequencer {
     /// Whether this session may publish with this producer, and whether its numbers make sense.
     fn admit(&mut self, append: &Append, now: Micros) -> Result<(), (ErrorCode, String)> {
         if let Some(producer) = self.producers.get(&append.key) {
-            let fenced = append.session != SessionId(0) && append.claimed && producer.owner != append.session;
+            let fenced = append.session != SessionId(0)
+                && append.claimed
+                && producer.owner != append.session;
             if fenced {
                 return Err((ErrorCode::SUPERSEDED, "a newer connection of the same producer has taken over; this one may no longer publish".to_owned()));
             }
@@ -125,7 +157,9 @@ impl Sequencer {
             );
             return Err((ErrorCode::OUTCOME_UNKNOWN, detail));
         }
-        if self.producers.get(&append.key).is_none() && !self.producers.make_room(now, self.idle_secs) {
+        if self.producers.get(&append.key).is_none()
+            && !self.producers.make_room(now, self.idle_secs)
+        {
             let detail = "too many producers are remembered; explicit keys are forgotten by age only, so try again later or without a key";
             return Err((ErrorCode::LIMIT, detail.to_owned()));
         }
@@ -135,7 +169,9 @@ impl Sequencer {
     /// Sorts out the numbers that have been seen; gives the first one that has not.
     fn recognise(&self, rooms: &RoomTable, append: &Append, decision: &mut Decision) -> u64 {
         let end = append.first_number + u64::from(append.count);
-        let Some(producer) = self.producers.get(&append.key) else { return append.first_number };
+        let Some(producer) = self.producers.get(&append.key) else {
+            return append.first_number;
+        };
         let mut number = append.first_number;
         while number < end {
             let span = |count: u64| u32::try_from(count.min(end - number)).unwrap_or(append.count);
@@ -144,18 +180,35 @@ impl Sequencer {
                 Known::Stored { room, seq, count } => {
                     let count = span(count);
                     if let Some((name, epoch)) = self.name_of(rooms, room) {
-                        decision.known.push(AckRun { room: name, epoch, first_number: number, count, first_seq: seq, level: Level::SYNCED });
+                        decision.known.push(AckRun {
+                            room: name,
+                            epoch,
+                            first_number: number,
+                            count,
+                            first_seq: seq,
+                            level: Level::SYNCED,
+                        });
                     }
                     count
                 }
                 Known::NotStored { count } => {
                     let detail = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
-                    decision.refused.push(Refusal { first_number: number, count: span(count), code: ErrorCode::NOT_STORED, detail: detail.to_owned() });
+                    decision.refused.push(Refusal {
+                        first_number: number,
+                        count: span(count),
+                        code: ErrorCode::NOT_STORED,
+                        detail: detail.to_owned(),
+                    });
                     span(count)
                 }
                 Known::Old { count } => {
                     let detail = "so old a number that its seq is no longer known";
-                    decision.refused.push(Refusal { first_number: number, count: span(count), code: ErrorCode::DUPLICATE, detail: detail.to_owned() });
+                    decision.refused.push(Refusal {
+                        first_number: number,
+                        count: span(count),
+                        code: ErrorCode::DUPLICATE,
+                        detail: detail.to_owned(),
+                    });
                     span(count)
                 }
             };
@@ -168,7 +221,9 @@ impl Sequencer {
         if let Some(slot) = rooms.get(id) {
             return Some((slot.name.clone(), slot.epoch));
         }
-        let ahead = usize::try_from(id.get()).ok()?.checked_sub(rooms.len() + 1)?;
+        let ahead = usize::try_from(id.get())
+            .ok()?
+            .checked_sub(rooms.len() + 1)?;
         self.new_rooms.get(ahead).cloned()
     }
 
@@ -181,26 +236,38 @@ impl Sequencer {
         now: Micros,
         chance: &mut dyn FnMut() -> u64,
     ) -> Result<Placed, (ErrorCode, String)> {
-        let found = rooms.find(&append.room).map(|(id, slot)| (id, slot.epoch, slot.head, slot.last_time));
+        let found = rooms
+            .find(&append.room)
+            .map(|(id, slot)| (id, slot.epoch, slot.head, slot.last_time));
         let made = || self.new_by_name.get(&append.room).copied();
         let known = match found {
             Some(found) => Some(found),
-            None => made().and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, Micros::new(0)))),
+            None => made()
+                .and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, Micros::new(0)))),
         };
         let head = match known {
-            Some((id, _, head, _)) => self.staged.get(&id).map_or(head, |staged| before(staged.next)),
+            Some((id, _, head, _)) => self
+                .staged
+                .get(&id)
+                .map_or(head, |staged| before(staged.next)),
             None => Seq::NONE,
         };
         if let Some(expected) = append.expected_head
             && expected != head
         {
-            return Err((ErrorCode::WRONG_HEAD, format!("the room's last seq is {head}, not {expected}")));
+            return Err((
+                ErrorCode::WRONG_HEAD,
+                format!("the room's last seq is {head}, not {expected}"),
+            ));
         }
         let (id, epoch, last_time, new_room) = match known {
             Some((id, epoch, _, last_time)) => (id, epoch, last_time, false),
             None => {
                 let Some(id) = rooms.next_id(self.new_rooms.len()) else {
-                    return Err((ErrorCode::LIMIT, "the store has as many rooms as it may have".to_owned()));
+                    return Err((
+                        ErrorCode::LIMIT,
+                        "the store has as many rooms as it may have".to_owned(),
+                    ));
                 };
                 let epoch = Epoch::new(chance().max(1));
                 self.new_rooms.push((append.room.clone(), epoch));
@@ -211,16 +278,39 @@ impl Sequencer {
         let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
         let count = append.count - skip;
         let first_seq = after(head);
-        let staged = self.staged.entry(id).or_insert(StagedRoom { next: first_seq, last_time });
+        let staged = self.staged.entry(id).or_insert(StagedRoom {
+            next: first_seq,
+            last_time,
+        });
         staged.next = Seq::new(first_seq.get() + u64::from(count));
         staged.last_time = staged.last_time.max(now);
-        self.note_stored(append, Run { first: number, count, room: id, seq: first_seq }, now);
-        Ok(Placed { room: id, epoch, skip, first_number: number, count, first_seq, new_room })
+        self.note_stored(
+            append,
+            Run {
+                first: number,
+                count,
+                room: id,
+                seq: first_seq,
+            },
+            now,
+        );
+        Ok(Placed {
+            room: id,
+            epoch,
+            skip,
+            first_number: number,
+            count,
+            first_seq,
+            new_room,
+        })
     }
 
     fn note_stored(&mut self, append: &Append, run: Run, now: Micros) {
         let producer = self.producers.entry(&append.key);
-        self.undo.push(Undo::Producer { key: append.key.clone(), before: mark(producer) });
+        self.undo.push(Undo::Producer {
+            key: append.key.clone(),
+            before: mark(producer),
+        });
         producer.push(run);
         producer.used = now;
         producer.claimed = append.claimed;
@@ -229,7 +319,10 @@ impl Sequencer {
     fn note_hole(&mut self, key: &ProducerKey, first: u64, last: u64) {
         // Only what continues the known numbers: a stranger's high number must not vouch for the
         // ones below it.
-        let known = self.producers.get(key).map_or(0, |producer| producer.highest);
+        let known = self
+            .producers
+            .get(key)
+            .map_or(0, |producer| producer.highest);
         if first <= known + 1 || known > 0 {
             let producer = self.producers.entry(key);
             producer.highest = producer.highest.max(last);
@@ -238,7 +331,10 @@ impl Sequencer {
 
     /// Numbers that the session refused itself.
     pub(crate) fn hole(&mut self, key: &ProducerKey, session: SessionId, first: u64, count: u32) {
-        let ours = self.producers.get(key).is_none_or(|producer| producer.owner == session);
+        let ours = self
+            .producers
+            .get(key)
+            .is_none_or(|producer| producer.owner == session);
         if ours && first > 0 && count > 0 {
             self.note_hole(key, first, first.saturating_add(u64::from(count) - 1));
         }
@@ -260,7 +356,9 @@ impl Sequencer {
 
     /// Ends a session's ownership; true when the store had something to forget.
     pub(crate) fn release(&mut self, key: &ProducerKey, session: SessionId, forget: bool) -> bool {
-        let Some(producer) = self.producers.get_mut(key) else { return false };
+        let Some(producer) = self.producers.get_mut(key) else {
+            return false;
+        };
         if producer.owner != session {
             return false;
         }
@@ -273,37 +371,67 @@ impl Sequencer {
     }
 
     /// Moves a cursor; gives its key when something has to be written.
-    pub(crate) fn set_cursor(&mut self, rooms: &RoomTable, set: &SetCursor) -> Result<CursorKey, StoreError> {
-        let Some(room) = rooms.id(&set.room).or_else(|| self.new_by_name.get(&set.room).copied()) else {
-            return Err(StoreError::NoSuchRoom { room: set.room.clone() });
+    pub(crate) fn set_cursor(
+        &mut self,
+        rooms: &RoomTable,
+        set: &SetCursor,
+    ) -> Result<CursorKey, StoreError> {
+        let Some(room) = rooms
+            .id(&set.room)
+            .or_else(|| self.new_by_name.get(&set.room).copied())
+        else {
+            return Err(StoreError::NoSuchRoom {
+                room: set.room.clone(),
+            });
         };
-        let key = CursorKey { room, name: set.name.clone() };
+        let key = CursorKey {
+            room,
+            name: set.name.clone(),
+        };
         let found = self.cursors.get(&key);
         if set.expected.is_some_and(|expected| expected != found) {
             return Err(StoreError::Conflict { found });
         }
         if found.is_none() && set.to.is_some() && self.cursors.len() >= CURSORS_MAX {
-            return Err(StoreError::Limit { what: format!("the store keeps at most {CURSORS_MAX} cursors; delete some") });
+            return Err(StoreError::Limit {
+                what: format!("the store keeps at most {CURSORS_MAX} cursors; delete some"),
+            });
         }
         let before = self.cursors.set(key.clone(), set.to);
-        self.undo.push(Undo::Cursor { key: key.clone(), before });
+        self.undo.push(Undo::Cursor {
+            key: key.clone(),
+            before,
+        });
         Ok(key)
     }
 
     /// The rooms that the batch makes, with their numbers.
-    pub(crate) fn new_rooms(&self, rooms: &RoomTable) -> impl Iterator<Item = (RoomId, &RoomName, Epoch)> {
+    pub(crate) fn new_rooms(
+        &self,
+        rooms: &RoomTable,
+    ) -> impl Iterator<Item = (RoomId, &RoomName, Epoch)> {
         let first = rooms.len() + 1;
-        self.new_rooms.iter().enumerate().filter_map(move |(at, (name, epoch))| {
-            let id = u32::try_from(first + at).ok()?;
-            Some((RoomId::new(id), name, *epoch))
-        })
+        self.new_rooms
+            .iter()
+            .enumerate()
+            .filter_map(move |(at, (name, epoch))| {
+                let id = u32::try_from(first + at).ok()?;
+                Some((RoomId::new(id), name, *epoch))
+            })
     }
 
     /// Shows readers what the batch did. `at` is its place in the log.
     pub(crate) fn commit(&mut self, rooms: &mut RoomTable, at: u64) {
         for (name, epoch) in self.new_rooms.drain(..) {
             if let Some(id) = rooms.next_id(0) {
-                let slot = RoomSlot { name, epoch, first: Seq::FIRST, head: Seq::NONE, last_time: Micros::new(0), last_at: at };
+                let slot = RoomSlot {
+                    name,
+                    epoch,
+                    first: Seq::FIRST,
+                    head: Seq::NONE,
+                    last_time: Micros::new(0),
+                    last_at: at,
+                };
                 rooms.insert(id, slot);
             }
         }
@@ -345,7 +473,11 @@ impl Sequencer {
 }
 
 fn mark(producer: &Producer) -> ProducerMark {
-    ProducerMark { highest: producer.highest, runs: producer.runs.len(), last: producer.runs.back().copied() }
+    ProducerMark {
+        highest: producer.highest,
+        runs: producer.runs.len(),
+        last: producer.runs.back().copied(),
+    }
 }
 
 /// Puts a producer back, except that its highest number stays known: the numbers of a batch that
