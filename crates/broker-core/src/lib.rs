@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod dir;
 pub mod log;
+mod planted;
 pub mod session;
 pub mod store;
 mod sync;

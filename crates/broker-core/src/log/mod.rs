@@ -1,3 +1,40 @@
 //! The durable queue: one log for all rooms, on a directory of segment files.
 
+pub mod batch;
+mod builder;
+mod bytes;
+mod index;
+pub mod position;
+pub mod segment;
+mod state_record;
 pub mod storage;
+mod writer;
+
+use broker_proto::{Micros, PublishEntry, RoomId, Seq};
+
+use state_record::MessageHead;
+
+/// Appends the record of one message: the fixed head, what the session stamped, the publisher's
+/// extensions and payload.
+pub(crate) fn message_record(
+    out: &mut Vec<u8>,
+    room: RoomId,
+    seq: Seq,
+    time: Micros,
+    head: &[u8],
+    entry: &PublishEntry<'_>,
+) {
+    let fixed = MessageHead {
+        room,
+        seq,
+        time,
+        payload_crc: entry.crc,
+        payload_bytes: entry.payload.len(),
+        head,
+        extensions: entry.extensions,
+    };
+    out.extend_from_slice(&fixed.encode());
+    out.extend_from_slice(head);
+    out.extend_from_slice(entry.extensions);
+    out.extend_from_slice(entry.payload);
+}

@@ -95,6 +95,8 @@ impl Mailbox {
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").field("waiting", &lock(&self.inner).notices.len()).finish()
+        f.debug_struct("Mailbox")
+            .field("waiting", &lock(&self.inner).notices.len())
+            .finish()
     }
 }

@@ -7,14 +7,24 @@
 //!
 //! Nothing above this seam computes a seq, assumes a local file, or reads synchronously.
 
+mod cursors;
 mod mailbox;
+mod memory;
+mod producers;
+mod rooms;
+mod sequencer;
+mod watchers;
 
 use std::fmt;
 
-use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq, StartAt, StoreId, Term};
+use broker_proto::{
+    Epoch, ErrorCode, Level, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq,
+    SkipRange, StartAt, StoreId, Term,
+};
 use bytes::Bytes;
 
 pub use mailbox::Mailbox;
+pub use memory::MemoryStore;
 
 use crate::sync::Arc;
 
@@ -174,41 +184,6 @@ pub struct ReadReply {
     pub hint: Hint,
 }
 
-/// A range of seqs that will never be delivered, ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SkipRange {
-    /// The first one missing.
-    pub from: Seq,
-    /// The last one missing.
-    pub to: Seq,
-    /// Why.
-    pub reason: SkipReason,
-}
-
-/// Why a range will never be delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// Removed by retention or by hand.
-    Trimmed,
-    /// The disk no longer has it as it was written.
-    Damaged,
-    /// Held back from this reader.
-    Filtered,
-}
-
-impl SkipReason {
-    /// Its number on the wire.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Trimmed => 1,
-            Self::Damaged => 2,
-            Self::Filtered => 3,
-        }
-    }
-}
-
 /// Why a store did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -230,7 +205,9 @@ pub enum StoreError {
         head: Seq,
     },
     /// The reader has seen what this store never had, or has no more.
-    #[error("room {room} lost its suffix: the reader was at seq {expected} of epoch {expected_epoch}, the store has epoch {epoch} up to seq {head}")]
+    #[error(
+        "room {room} lost its suffix: the reader was at seq {expected} of epoch {expected_epoch}, the store has epoch {epoch} up to seq {head}"
+    )]
     LostSuffix {
         /// Which room.
         room: RoomName,
@@ -400,7 +377,12 @@ pub trait Store: Send + Sync + 'static {
     fn release(&self, key: &ProducerKey, session: SessionId, forget: bool);
 
     /// Reads. `Some` is the answer from memory; after `None` a [`Notice::Read`] follows.
-    fn read(&self, range: ReadRange, tag: u64, to: &Arc<Mailbox>) -> Option<Result<ReadReply, StoreError>>;
+    fn read(
+        &self,
+        range: ReadRange,
+        tag: u64,
+        to: &Arc<Mailbox>,
+    ) -> Option<Result<ReadReply, StoreError>>;
 
     /// Asks for one [`Notice::Grown`] when the room's durable head passes `after`; false when it
     /// already has. A room that does not exist has head 0.
