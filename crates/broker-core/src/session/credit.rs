@@ -14,7 +14,10 @@ pub(super) struct Window {
 impl Window {
     /// A window of `bytes`, which grants never raise above `max`.
     pub(super) fn new(bytes: u32, max: u32) -> Self {
-        Self { bytes: bytes.min(max).into(), max }
+        Self {
+            bytes: bytes.min(max).into(),
+            max,
+        }
     }
 
     /// Whether the next message may be delivered.
@@ -29,7 +32,9 @@ impl Window {
 
     /// Takes the bytes of a delivery off.
     pub(super) fn spend(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes = self
+            .bytes
+            .saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Adds what the client grants. More than the largest window is not kept: a client grants again

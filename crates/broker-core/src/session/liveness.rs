@@ -62,7 +62,12 @@ pub(super) enum Due {
 
 impl Liveness {
     pub(super) fn new(now: Duration) -> Self {
-        Self { heard: now, pinged: None, pings: 0, ack_still: None }
+        Self {
+            heard: now,
+            pinged: None,
+            pings: 0,
+            ack_still: None,
+        }
     }
 
     /// Something came. Any frame shows that the peer lives, not only a pong.
@@ -89,7 +94,10 @@ impl Liveness {
 
     /// What is due now. A ping that is due counts as sent.
     pub(super) fn due(&mut self, now: Duration, patience: &Patience) -> Due {
-        if self.ack_still.is_some_and(|since| now >= since + patience.ack_untaken) {
+        if self
+            .ack_still
+            .is_some_and(|since| now >= since + patience.ack_untaken)
+        {
             return Due::AckUntaken;
         }
         match self.pinged {
@@ -109,7 +117,8 @@ impl Liveness {
             Some(at) => at + patience.ping_unanswered,
             None => self.heard + patience.ping_after,
         };
-        self.ack_still.map_or(peer, |since| peer.min(since + patience.ack_untaken))
+        self.ack_still
+            .map_or(peer, |since| peer.min(since + patience.ack_untaken))
     }
 }
 

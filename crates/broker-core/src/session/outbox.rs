@@ -66,7 +66,10 @@ impl Outbox {
         }
         self.close_open();
         self.segment_bytes += body.len();
-        self.segments.push_back(Segment { bytes: body, shared: true });
+        self.segments.push_back(Segment {
+            bytes: body,
+            shared: true,
+        });
     }
 
     /// Remembers that a delivery ends here.
@@ -92,7 +95,8 @@ impl Outbox {
     /// How many bytes wait behind the last delivery: control frames that a slow peer leaves lying.
     pub(super) fn behind_deliveries(&self) -> usize {
         let before = self.delivery_end.saturating_sub(self.written);
-        self.len().saturating_sub(usize::try_from(before).unwrap_or(usize::MAX))
+        self.len()
+            .saturating_sub(usize::try_from(before).unwrap_or(usize::MAX))
     }
 
     /// How many bytes wait.
@@ -161,7 +165,10 @@ impl Outbox {
     fn close_open(&mut self) {
         if !self.open.is_empty() {
             self.segment_bytes += self.open.len();
-            self.segments.push_back(Segment { bytes: self.open.split().freeze(), shared: false });
+            self.segments.push_back(Segment {
+                bytes: self.open.split().freeze(),
+                shared: false,
+            });
         }
     }
 }
@@ -230,7 +237,11 @@ mod tests {
         assert_eq!(Arc::strong_count(&owner), 2, "the body was copied");
         take(&mut outbox, 100);
         outbox.release();
-        assert_eq!(Arc::strong_count(&owner), 1, "a blocked write still pins the batch");
+        assert_eq!(
+            Arc::strong_count(&owner),
+            1,
+            "a blocked write still pins the batch"
+        );
         assert_eq!(take(&mut outbox, usize::MAX), vec![7; 3996]);
     }
 

@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 
-use broker_proto::{AckWriter, ErrorCode, Kind, ProducerId, Publish, Refused, SenderName, ack, publish, record};
+use broker_proto::{
+    AckWriter, ErrorCode, Kind, ProducerId, Publish, Refused, SenderName, ack, publish, record,
+};
 use bytes::Bytes;
 
 use super::state::{Fault, Turn};
@@ -65,7 +67,13 @@ impl Publishing {
         if self.leaving {
             // Not a hole: the same numbers are welcome at the next leader.
             let detail = "this server is handing over; resend to the next one".to_owned();
-            refuse(turn, &frame, ErrorCode::GOING_AWAY, detail, LEAVING_RETRY_MS);
+            refuse(
+                turn,
+                &frame,
+                ErrorCode::GOING_AWAY,
+                detail,
+                LEAVING_RETRY_MS,
+            );
             return Ok(());
         }
         match self.check(turn, &frame) {
@@ -73,7 +81,8 @@ impl Publishing {
             Err(Refusal::Frame(fault)) => return Err(fault),
             Err(Refusal::Numbers(code, detail)) => {
                 let key = who.key_of(&frame);
-                turn.store.hole(&key, turn.session, frame.first_number, frame.count);
+                turn.store
+                    .hole(&key, turn.session, frame.first_number, frame.count);
                 refuse(turn, &frame, code, detail, 0);
             }
         }
@@ -150,10 +159,18 @@ impl Publishing {
     }
 
     /// Messages were not stored.
-    pub(super) fn refused<S: Store>(&mut self, turn: &mut Turn<'_, S>, own: &ProducerId, refused: Refused) {
+    pub(super) fn refused<S: Store>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        own: &ProducerId,
+        refused: Refused,
+    ) {
         self.unacked = self.unacked.saturating_sub(refused.count);
         let producer = refused.producer.filter(|producer| producer != own);
-        turn.answer_publish(&Refused { producer, ..refused });
+        turn.answer_publish(&Refused {
+            producer,
+            ..refused
+        });
     }
 
     /// Tells the acks of this turn: one frame a producer and level, nearly always one in all.
@@ -161,8 +178,13 @@ impl Publishing {
         if self.acked.is_empty() {
             return;
         }
-        for group in self.acked.chunk_by(|one, next| one.0 == next.0 && one.1.level == next.1.level) {
-            let Some((producer, AckRun { level, .. })) = group.first() else { continue };
+        for group in self
+            .acked
+            .chunk_by(|one, next| one.0 == next.0 && one.1.level == next.1.level)
+        {
+            let Some((producer, AckRun { level, .. })) = group.first() else {
+                continue;
+            };
             for (_, run) in group {
                 self.writer.push(&ack::Run {
                     room: &run.room,
@@ -172,7 +194,11 @@ impl Publishing {
                     first_seq: run.first_seq,
                 });
             }
-            self.writer.finish(turn.out.control(), *level, Some(producer).filter(|id| *id != own));
+            self.writer.finish(
+                turn.out.control(),
+                *level,
+                Some(producer).filter(|id| *id != own),
+            );
         }
         self.acked.clear();
         turn.ack_queued();
@@ -192,13 +218,19 @@ impl Publisher {
     pub(super) fn new(sender: SenderName, producer: ProducerId) -> Self {
         let mut head = Vec::new();
         record::encode_message_head(&mut head, &sender, 0, &[]);
-        Self { key: ProducerKey { sender, producer }, head: head.into() }
+        Self {
+            key: ProducerKey { sender, producer },
+            head: head.into(),
+        }
     }
 
     /// Whose numbers a publish has: the connection's own, or those of the key it names.
     fn key_of(&self, frame: &Publish) -> ProducerKey {
         let producer = frame.extensions.producer.unwrap_or(self.key.producer);
-        ProducerKey { sender: self.key.sender.clone(), producer }
+        ProducerKey {
+            sender: self.key.sender.clone(),
+            producer,
+        }
     }
 }
 

@@ -9,12 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use broker_proto::frame::read::{PageHead, encode_head};
 use broker_proto::limits::ROOM_LIST_MAX;
 use broker_proto::{
-    Cursor, ErrorCode, Frame, GetCursor, Kind, ListRooms, Position, Read, RoomEntry, RoomList, SetCursor,
+    Cursor, ErrorCode, Frame, GetCursor, Kind, ListRooms, Position, Read, RoomEntry, RoomList,
+    SetCursor,
 };
 use bytes::Bytes;
 
 use super::state::Turn;
-use super::subscriptions::{begin, skip_range};
+use super::subscriptions::begin;
 use crate::store::{self, Hint, ReadRange, ReadReply, RoomInfo, RoomsPage, Store, StoreError};
 
 /// A request whose answer is large.
@@ -58,12 +59,18 @@ impl Requests {
     }
 
     /// Whether one more request is within the limit; if not, it has been refused.
-    pub(super) fn admits<S: Store>(&self, turn: &mut Turn<'_, S>, correlation: u32, kind: Kind) -> bool {
+    pub(super) fn admits<S: Store>(
+        &self,
+        turn: &mut Turn<'_, S>,
+        correlation: u32,
+        kind: Kind,
+    ) -> bool {
         let open = self.waiting.len() + self.cursors.len() + usize::from(self.front.is_some());
         if open < turn.terms.requests_max {
             return true;
         }
-        let detail = format!("this connection has {open} requests without an answer, the most allowed");
+        let detail =
+            format!("this connection has {open} requests without an answer, the most allowed");
         turn.error(ErrorCode::LIMIT, correlation.into(), kind, detail);
         false
     }
@@ -76,14 +83,17 @@ impl Requests {
     /// Asks where a cursor stands.
     pub(super) fn get_cursor<S: Store>(&mut self, turn: &mut Turn<'_, S>, frame: &GetCursor) {
         let tag = turn.tag();
-        self.cursors.insert(tag, (frame.correlation, Kind::GetCursor));
-        turn.store.cursor(&frame.room, &frame.name, tag, turn.mailbox);
+        self.cursors
+            .insert(tag, (frame.correlation, Kind::GetCursor));
+        turn.store
+            .cursor(&frame.room, &frame.name, tag, turn.mailbox);
     }
 
     /// Moves a cursor.
     pub(super) fn set_cursor<S: Store>(&mut self, turn: &mut Turn<'_, S>, frame: SetCursor) {
         let tag = turn.tag();
-        self.cursors.insert(tag, (frame.correlation, Kind::SetCursor));
+        self.cursors
+            .insert(tag, (frame.correlation, Kind::SetCursor));
         let expected = Some(frame.expected).filter(|position| *position != Position::NONE);
         let set = store::SetCursor {
             to: (!frame.deletes()).then_some(frame.position),
@@ -101,9 +111,14 @@ impl Requests {
         tag: u64,
         result: Result<Option<Position>, StoreError>,
     ) {
-        let Some((correlation, kind)) = self.cursors.remove(&tag) else { return };
+        let Some((correlation, kind)) = self.cursors.remove(&tag) else {
+            return;
+        };
         match result {
-            Ok(position) => turn.send(&Frame::from(Cursor { correlation, position })),
+            Ok(position) => turn.send(&Frame::from(Cursor {
+                correlation,
+                position,
+            })),
             Err(error) => turn.error(error.code(), correlation.into(), kind, error.to_string()),
         }
     }
@@ -156,7 +171,9 @@ impl Requests {
         if self.front.is_some() {
             return;
         }
-        let Some(request) = self.waiting.pop_front() else { return };
+        let Some(request) = self.waiting.pop_front() else {
+            return;
+        };
         let tag = turn.tag();
         self.front = Some(match request {
             Large::Read(read) => match turn.store.read(range(turn, &read), tag, turn.mailbox) {
@@ -165,7 +182,8 @@ impl Requests {
             },
             Large::ListRooms(list) => {
                 let most = u32::try_from(ROOM_LIST_MAX).unwrap_or(u32::MAX);
-                turn.store.rooms(&list.after, list.limit.clamp(1, most), tag, turn.mailbox);
+                turn.store
+                    .rooms(&list.after, list.limit.clamp(1, most), tag, turn.mailbox);
                 Front::Asked(tag, Large::ListRooms(list))
             }
         });
@@ -185,11 +203,20 @@ fn range<S: Store>(turn: &Turn<'_, S>, read: &Read) -> ReadRange {
 }
 
 /// Writes a page; says how many bytes of records it has.
-fn page<S: Store>(turn: &mut Turn<'_, S>, read: &Read, result: Result<ReadReply, StoreError>) -> usize {
+fn page<S: Store>(
+    turn: &mut Turn<'_, S>,
+    read: &Read,
+    result: Result<ReadReply, StoreError>,
+) -> usize {
     let mut reply = match result {
         Ok(reply) => reply,
         Err(error) => {
-            turn.error(error.code(), read.correlation.into(), Kind::Read, error.to_string());
+            turn.error(
+                error.code(),
+                read.correlation.into(),
+                Kind::Read,
+                error.to_string(),
+            );
             return 0;
         }
     };
@@ -208,7 +235,7 @@ fn page<S: Store>(turn: &mut Turn<'_, S>, read: &Read, result: Result<ReadReply,
         head: reply.head,
         next: reply.next,
         count: reply.count,
-        skip: reply.skip.as_ref().map(skip_range),
+        skip: reply.skip,
     };
     encode_head(turn.out.control(), &head, bytes);
     for records in reply.records {
@@ -219,21 +246,40 @@ fn page<S: Store>(turn: &mut Turn<'_, S>, read: &Read, result: Result<ReadReply,
 }
 
 /// Writes a listing; says about how many bytes it has.
-fn rooms<S: Store>(turn: &mut Turn<'_, S>, list: &ListRooms, result: Result<RoomsPage, StoreError>) -> usize {
+fn rooms<S: Store>(
+    turn: &mut Turn<'_, S>,
+    list: &ListRooms,
+    result: Result<RoomsPage, StoreError>,
+) -> usize {
     let page = match result {
         Ok(page) => page,
         Err(error) => {
-            turn.error(error.code(), list.correlation.into(), Kind::ListRooms, error.to_string());
+            turn.error(
+                error.code(),
+                list.correlation.into(),
+                Kind::ListRooms,
+                error.to_string(),
+            );
             return 0;
         }
     };
     let before = turn.out.len();
     let rooms = page.rooms.into_iter().map(entry).collect();
-    turn.send(&Frame::from(RoomList { correlation: list.correlation, rooms, more: page.more }));
+    turn.send(&Frame::from(RoomList {
+        correlation: list.correlation,
+        rooms,
+        more: page.more,
+    }));
     turn.out.mark_delivery();
     turn.out.len() - before
 }
 
 fn entry(room: RoomInfo) -> RoomEntry {
-    RoomEntry { name: room.name, epoch: room.epoch, first: room.first, head: room.head, last_time: room.last_time }
+    RoomEntry {
+        name: room.name,
+        epoch: room.epoch,
+        first: room.first,
+        head: room.head,
+        last_time: room.last_time,
+    }
 }

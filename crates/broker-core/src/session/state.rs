@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 use broker_proto::{
-    DecodeError, Error, ErrorCode, Frame, Goodbye, Hello, Kind, Ping, Pong, Refused, Starting, Status, Welcome,
+    DecodeError, Error, ErrorCode, Frame, Goodbye, Hello, Kind, Ping, Pong, Refused, Starting,
+    Status, Welcome,
 };
 
 use super::liveness::{Due, Liveness};
@@ -88,11 +89,19 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(code: ErrorCode, kind: Kind, detail: impl Into<String>) -> Self {
-        Self { code, kind: kind.get(), detail: detail.into() }
+        Self {
+            code,
+            kind: kind.get(),
+            detail: detail.into(),
+        }
     }
 
     fn unexpected(kind: Kind, why: &str) -> Self {
-        Self::new(ErrorCode::UNEXPECTED_FRAME, kind, format!("{kind} has no place here: {why}"))
+        Self::new(
+            ErrorCode::UNEXPECTED_FRAME,
+            kind,
+            format!("{kind} has no place here: {why}"),
+        )
     }
 }
 
@@ -123,7 +132,13 @@ impl<S> Turn<'_, S> {
 
     /// Tells that a request failed; the connection goes on.
     pub(super) fn error(&mut self, code: ErrorCode, about: u64, kind: Kind, detail: String) {
-        let error = Error { code, about, kind: kind.get(), detail, retry_after_ms: 0 };
+        let error = Error {
+            code,
+            about,
+            kind: kind.get(),
+            detail,
+            retry_after_ms: 0,
+        };
         error.encode(self.out.control());
     }
 
@@ -191,7 +206,13 @@ pub struct Session<S: Store> {
 impl<S: Store> Session<S> {
     /// A session with a peer that has just connected. `nonce` is random.
     #[must_use]
-    pub fn new(now: Duration, id: SessionId, nonce: [u8; 16], terms: Arc<Terms>, stage: Stage<S>) -> Self {
+    pub fn new(
+        now: Duration,
+        id: SessionId,
+        nonce: [u8; 16],
+        terms: Arc<Terms>,
+        stage: Stage<S>,
+    ) -> Self {
         let mut session = Self {
             id,
             terms,
@@ -294,13 +315,22 @@ impl<S: Store> Session<S> {
 
     /// The peer sent bytes that are no frame.
     pub fn handle_bad_frame(&mut self, now: Duration, error: &DecodeError) {
-        let Error { code, kind, detail, .. } = Error::from(error);
+        let Error {
+            code, kind, detail, ..
+        } = Error::from(error);
         self.fail(now, Fault { code, kind, detail });
     }
 
     /// Ends the session for a reason that is not the peer's, such as too many connections.
     pub fn handle_refusal(&mut self, now: Duration, code: ErrorCode, detail: String) {
-        self.fail(now, Fault { code, kind: 0, detail });
+        self.fail(
+            now,
+            Fault {
+                code,
+                kind: 0,
+                detail,
+            },
+        );
     }
 
     /// Takes everything from the mailbox.
@@ -315,13 +345,31 @@ impl<S: Store> Session<S> {
 
     /// The store said something.
     pub fn handle_notice(&mut self, now: Duration, notice: Notice) {
-        let Some((activity, mut turn)) = self.ready(now) else { return };
+        let Some((activity, mut turn)) = self.ready(now) else {
+            return;
+        };
         match notice {
             Notice::Acked { producer, run } => activity.publishing.acked(producer, run),
-            Notice::Refused { producer, first_number, count, code, detail, retry_after_ms } => {
+            Notice::Refused {
+                producer,
+                first_number,
+                count,
+                code,
+                detail,
+                retry_after_ms,
+            } => {
                 let producer = Some(producer);
-                let refused = Refused { first_number, count, code, detail, retry_after_ms, producer };
-                activity.publishing.refused(&mut turn, &activity.who.key.producer, refused);
+                let refused = Refused {
+                    first_number,
+                    count,
+                    code,
+                    detail,
+                    retry_after_ms,
+                    producer,
+                };
+                activity
+                    .publishing
+                    .refused(&mut turn, &activity.who.key.producer, refused);
             }
             Notice::Space => activity.publishing.space(&turn),
             Notice::Grown { tag } => activity.subscriptions.grown(tag),
@@ -365,12 +413,24 @@ impl<S: Store> Session<S> {
         let patience = self.terms.patience;
         match &self.state {
             State::Greeting if now >= self.began + patience.hello => {
-                let detail = format!("no hello within {} s of the connection", patience.hello.as_secs());
-                self.fail(now, Fault { code: ErrorCode::TIMED_OUT, kind: 0, detail });
+                let detail = format!(
+                    "no hello within {} s of the connection",
+                    patience.hello.as_secs()
+                );
+                self.fail(
+                    now,
+                    Fault {
+                        code: ErrorCode::TIMED_OUT,
+                        kind: 0,
+                        detail,
+                    },
+                );
                 return;
             }
             State::Closing { until } if now >= *until => self.out = Outbox::default(),
-            State::Ready(ready) if ready.activity.publishing.is_stalled() => self.liveness.was_deaf(now),
+            State::Ready(ready) if ready.activity.publishing.is_stalled() => {
+                self.liveness.was_deaf(now)
+            }
             _ => {}
         }
         if matches!(self.state, State::Greeting | State::Closing { .. }) {
@@ -382,12 +442,26 @@ impl<S: Store> Session<S> {
             Due::Silent => {
                 let secs = patience.ping_unanswered.as_secs();
                 let detail = format!("a ping stayed unanswered for {secs} s");
-                self.fail(now, Fault { code: ErrorCode::TIMED_OUT, kind: Kind::Ping.get(), detail });
+                self.fail(
+                    now,
+                    Fault {
+                        code: ErrorCode::TIMED_OUT,
+                        kind: Kind::Ping.get(),
+                        detail,
+                    },
+                );
             }
             Due::AckUntaken => {
                 let secs = patience.ack_untaken.as_secs();
                 let detail = format!("no byte of a waiting ack was taken for {secs} s");
-                self.fail(now, Fault { code: ErrorCode::SLOW_PEER, kind: Kind::Ack.get(), detail });
+                self.fail(
+                    now,
+                    Fault {
+                        code: ErrorCode::SLOW_PEER,
+                        kind: Kind::Ack.get(),
+                        detail,
+                    },
+                );
             }
         }
     }
@@ -405,8 +479,12 @@ impl<S: Store> Session<S> {
     /// Ends a round: tells the acks that it brought, then lets the deliveries have their turn, when
     /// those of the turn before have left.
     pub fn turn(&mut self, now: Duration) {
-        let Some((activity, mut turn)) = self.ready(now) else { return };
-        activity.publishing.flush(&mut turn, &activity.who.key.producer);
+        let Some((activity, mut turn)) = self.ready(now) else {
+            return;
+        };
+        activity
+            .publishing
+            .flush(&mut turn, &activity.who.key.producer);
         if !turn.out.deliveries_written() {
             return;
         }
@@ -425,15 +503,23 @@ impl<S: Store> Session<S> {
     /// Whether a turn would do something now, although nothing new happened.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let State::Ready(ready) = &self.state else { return false };
-        let Activity { requests, subscriptions, .. } = &ready.activity;
+        let State::Ready(ready) = &self.state else {
+            return false;
+        };
+        let Activity {
+            requests,
+            subscriptions,
+            ..
+        } = &ready.activity;
         self.out.deliveries_written()
             && (requests.has_work() || subscriptions.has_work(self.terms.disk_reads_max))
     }
 
     /// What a welcomed peer does, and what that works with.
     fn ready(&mut self, now: Duration) -> Option<(&mut Activity, Turn<'_, S>)> {
-        let State::Ready(ready) = &mut self.state else { return None };
+        let State::Ready(ready) = &mut self.state else {
+            return None;
+        };
         let turn = Turn {
             now,
             session: self.id,
@@ -461,7 +547,13 @@ impl<S: Store> Session<S> {
             }
             Stage::Draining(_) => {
                 let code = ErrorCode::GOING_AWAY;
-                self.leave(now, &Farewell { code, ..Farewell::default() });
+                self.leave(
+                    now,
+                    &Farewell {
+                        code,
+                        ..Farewell::default()
+                    },
+                );
             }
             Stage::Leaving(farewell) => {
                 let farewell = farewell.clone();
@@ -498,7 +590,12 @@ impl<S: Store> Session<S> {
             requests_next: false,
         };
         let payload_bytes_max = info.payload_bytes_max as usize;
-        self.state = State::Ready(Box::new(Ready { store, payload_bytes_max, next_tag: 0, activity }));
+        self.state = State::Ready(Box::new(Ready {
+            store,
+            payload_bytes_max,
+            next_tag: 0,
+            activity,
+        }));
     }
 
     /// What may come between hello and welcome.
@@ -507,16 +604,29 @@ impl<S: Store> Session<S> {
             Frame::Ping(Ping { nonce }) => Pong { nonce: *nonce }.encode(self.out.control()),
             Frame::Pong(_) => {}
             Frame::Goodbye(_) => self.leave(now, &Farewell::default()),
-            other => return Err(Fault::unexpected(other.kind(), "the welcome has not come yet")),
+            other => {
+                return Err(Fault::unexpected(
+                    other.kind(),
+                    "the welcome has not come yet",
+                ));
+            }
         }
         Ok(())
     }
 
     /// What a welcomed peer may ask for.
     fn handle_request(&mut self, now: Duration, frame: Frame) -> Result<(), Fault> {
-        let Some((activity, mut turn)) = self.ready(now) else { return Ok(()) };
+        let Some((activity, mut turn)) = self.ready(now) else {
+            return Ok(());
+        };
         let turn = &mut turn;
-        let Activity { who, publishing, subscriptions, requests, .. } = activity;
+        let Activity {
+            who,
+            publishing,
+            subscriptions,
+            requests,
+            ..
+        } = activity;
         match frame {
             Frame::Publish(publish) => publishing.publish(turn, who, publish)?,
             Frame::Credit(credit) => subscriptions.credit(credit.sub, credit.bytes),
@@ -544,7 +654,10 @@ impl<S: Store> Session<S> {
             }
             Frame::GetStatus(get) => {
                 let json = turn.terms.host.status().into();
-                turn.send(&Frame::from(Status { correlation: get.correlation, json }));
+                turn.send(&Frame::from(Status {
+                    correlation: get.correlation,
+                    json,
+                }));
             }
             Frame::Ping(Ping { nonce }) => turn.send(&Frame::from(Pong { nonce })),
             Frame::Pong(_) => {}
@@ -561,7 +674,8 @@ impl<S: Store> Session<S> {
 
     /// The peer leaves in order.
     fn part(&mut self, now: Duration, goodbye: &Goodbye) {
-        let settled = matches!(&self.state, State::Ready(ready) if ready.activity.publishing.is_settled());
+        let settled =
+            matches!(&self.state, State::Ready(ready) if ready.activity.publishing.is_settled());
         self.release(now, goodbye.forgets() && settled);
         Goodbye::default().encode(self.out.control());
     }
@@ -573,11 +687,34 @@ impl<S: Store> Session<S> {
         }
         self.release(now, false);
         if !farewell.detail.is_empty() {
-            let Farewell { code, detail, retry_after_ms, .. } = farewell.clone();
-            Error { code, about: 0, kind: 0, detail, retry_after_ms }.encode(self.out.control());
+            let Farewell {
+                code,
+                detail,
+                retry_after_ms,
+                ..
+            } = farewell.clone();
+            Error {
+                code,
+                about: 0,
+                kind: 0,
+                detail,
+                retry_after_ms,
+            }
+            .encode(self.out.control());
         }
-        let Farewell { code, retry_after_ms, successor, .. } = farewell.clone();
-        Goodbye { code, retry_after_ms, successor, flags: 0 }.encode(self.out.control());
+        let Farewell {
+            code,
+            retry_after_ms,
+            successor,
+            ..
+        } = farewell.clone();
+        Goodbye {
+            code,
+            retry_after_ms,
+            successor,
+            flags: 0,
+        }
+        .encode(self.out.control());
     }
 
     /// To Closing, because of a fault: says what and where.
@@ -588,19 +725,34 @@ impl<S: Store> Session<S> {
         let Fault { code, kind, detail } = fault;
         tracing::debug!(session = self.id.0, %code, detail = detail.escape_debug().to_string(), "the session ends with an error");
         self.release(now, false);
-        Error { code, about: 0, kind, detail, retry_after_ms: 0 }.encode(self.out.control());
-        Goodbye { code, ..Goodbye::default() }.encode(self.out.control());
+        Error {
+            code,
+            about: 0,
+            kind,
+            detail,
+            retry_after_ms: 0,
+        }
+        .encode(self.out.control());
+        Goodbye {
+            code,
+            ..Goodbye::default()
+        }
+        .encode(self.out.control());
     }
 
     /// To Closing, after telling what is acknowledged and giving back what the store keeps for this
     /// session.
     fn release(&mut self, now: Duration, forget: bool) {
         if let Some((activity, mut turn)) = self.ready(now) {
-            activity.publishing.flush(&mut turn, &activity.who.key.producer);
+            activity
+                .publishing
+                .flush(&mut turn, &activity.who.key.producer);
             activity.subscriptions.close(&turn);
             turn.store.release(&activity.who.key, turn.session, forget);
         }
-        self.state = State::Closing { until: now + self.terms.patience.closing };
+        self.state = State::Closing {
+            until: now + self.terms.patience.closing,
+        };
     }
 }
 
@@ -618,10 +770,17 @@ impl<S: Store> fmt::Debug for Session<S> {
             State::Ready(_) => "Ready",
             State::Closing { .. } => "Closing",
         };
-        f.debug_struct("Session").field("id", &self.id).field("state", &state).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }
 
 fn starting(progress: &Progress) -> Starting {
-    Starting { done: progress.done, total: progress.total, what: progress.what.clone() }
+    Starting {
+        done: progress.done,
+        total: progress.total,
+        what: progress.what.clone(),
+    }
 }

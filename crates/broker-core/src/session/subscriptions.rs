@@ -20,15 +20,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-use broker_proto as wire;
 use broker_proto::{
-    Epoch, ErrorCode, Frame, Kind, Position, RoomName, Seq, Skip, StartAt, StartView, Subscribe, Subscribed, deliver,
+    Epoch, ErrorCode, Frame, Kind, Position, RoomName, Seq, Skip, StartAt, StartView, Subscribe,
+    Subscribed, deliver,
 };
 use bytes::Bytes;
 
 use super::credit::Window;
 use super::state::{Fault, Turn};
-use crate::store::{Hint, ReadRange, ReadReply, SkipRange, Store, StoreError};
+use crate::store::{Hint, ReadRange, ReadReply, Store, StoreError};
 
 /// What looking at a subscription costs of a turn, in bytes, even if nothing is delivered: it bounds
 /// how many are looked at before acks and pongs are.
@@ -90,13 +90,24 @@ impl Subscriptions {
     }
 
     /// Begins a subscription.
-    pub(super) fn subscribe<S: Store>(&mut self, turn: &mut Turn<'_, S>, frame: Subscribe) -> Result<(), Fault> {
+    pub(super) fn subscribe<S: Store>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        frame: Subscribe,
+    ) -> Result<(), Fault> {
         if self.tags.contains_key(&frame.sub) {
             let detail = format!("subscription {} is open already", frame.sub);
-            return Err(Fault::new(ErrorCode::UNEXPECTED_FRAME, Kind::Subscribe, detail));
+            return Err(Fault::new(
+                ErrorCode::UNEXPECTED_FRAME,
+                Kind::Subscribe,
+                detail,
+            ));
         }
         if self.tags.len() >= turn.terms.subscriptions_max {
-            let detail = format!("this connection has {} subscriptions, the most allowed", self.tags.len());
+            let detail = format!(
+                "this connection has {} subscriptions, the most allowed",
+                self.tags.len()
+            );
             turn.error(ErrorCode::LIMIT, frame.sub.into(), Kind::Subscribe, detail);
             return Ok(());
         }
@@ -127,7 +138,10 @@ impl Subscriptions {
 
     /// Widens a window.
     pub(super) fn credit(&mut self, sub: u32, bytes: u32) {
-        let Some((tag, subscription)) = self.tags.get(&sub).and_then(|tag| Some((*tag, self.by_tag.get_mut(tag)?)))
+        let Some((tag, subscription)) = self
+            .tags
+            .get(&sub)
+            .and_then(|tag| Some((*tag, self.by_tag.get_mut(tag)?)))
         else {
             return;
         };
@@ -193,7 +207,9 @@ impl Subscriptions {
 
     /// Reads for one subscription; says how many bytes it delivered.
     fn pull<S: Store>(&mut self, turn: &mut Turn<'_, S>, tag: u64, budget: usize) -> usize {
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return 0 };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return 0;
+        };
         if subscription.phase != Phase::Ready {
             return 0;
         }
@@ -202,7 +218,10 @@ impl Subscriptions {
             return 0;
         }
         subscription.phase = Phase::Reading;
-        match turn.store.read(subscription.range(budget), tag, turn.mailbox) {
+        match turn
+            .store
+            .read(subscription.range(budget), tag, turn.mailbox)
+        {
             None => {
                 self.reading += 1;
                 0
@@ -221,13 +240,18 @@ impl Subscriptions {
         if self.reading + self.arrived.len() >= turn.terms.disk_reads_max || self.ready.len() > 1 {
             return;
         }
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return;
+        };
         if subscription.phase != Phase::Ready || !subscription.window.is_open() {
             return;
         }
         self.ready.retain(|ready| *ready != tag);
         subscription.phase = Phase::Reading;
-        match turn.store.read(subscription.range(turn.terms.turn_bytes), tag, turn.mailbox) {
+        match turn
+            .store
+            .read(subscription.range(turn.terms.turn_bytes), tag, turn.mailbox)
+        {
             None => self.reading += 1,
             Some(Ok(reply)) => self.arrived.push_back((tag, reply)),
             Some(Err(_)) => {
@@ -240,7 +264,9 @@ impl Subscriptions {
 
     /// Tells what a read found and moves the position; says how many bytes of records it was.
     fn reply<S: Store>(&mut self, turn: &mut Turn<'_, S>, tag: u64, reply: ReadReply) -> usize {
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return 0 };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return 0;
+        };
         let begin = begin(&reply);
         if subscription.epoch != reply.epoch {
             subscription.epoch = reply.epoch;
@@ -268,11 +294,17 @@ impl Subscriptions {
 
     /// Decides what a subscription waits for now.
     fn settle<S: Store>(&mut self, turn: &mut Turn<'_, S>, tag: u64, next: Seq, head: Seq) {
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return;
+        };
         let caught_up = next > head;
         subscription.phase = if !subscription.window.is_open() {
             Phase::Spent
-        } else if caught_up && turn.store.watch(&subscription.room, before(next), tag, turn.mailbox) {
+        } else if caught_up
+            && turn
+                .store
+                .watch(&subscription.room, before(next), tag, turn.mailbox)
+        {
             Phase::Watching
         } else {
             self.ready.push_back(tag);
@@ -282,7 +314,9 @@ impl Subscriptions {
 
     /// A read did not succeed: the subscription waits for its room, or ends alone.
     fn failed<S: Store>(&mut self, turn: &mut Turn<'_, S>, tag: u64, error: StoreError) {
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return;
+        };
         if let StoreError::NoSuchRoom { .. } = error
             && subscription.wait
             && subscription.epoch.is_none()
@@ -290,14 +324,21 @@ impl Subscriptions {
             self.await_room(turn, tag);
             return;
         }
-        turn.error(error.code(), subscription.sub.into(), Kind::Subscribe, error.to_string());
+        turn.error(
+            error.code(),
+            subscription.sub.into(),
+            Kind::Subscribe,
+            error.to_string(),
+        );
         self.remove(turn, tag);
     }
 
     /// Waits for the room's first message. All of the room is then newer than the subscription, so
     /// one that asked for the end, or the last few, begins at the start.
     fn await_room<S: Store>(&mut self, turn: &mut Turn<'_, S>, tag: u64) {
-        let Some(subscription) = self.by_tag.get_mut(&tag) else { return };
+        let Some(subscription) = self.by_tag.get_mut(&tag) else {
+            return;
+        };
         if let StartView::End | StartView::Last(_) = subscription.start.view() {
             subscription.start = StartAt::START;
         }
@@ -310,7 +351,10 @@ impl Subscriptions {
                 head: Seq::NONE,
             }));
         }
-        if turn.store.watch(&subscription.room, Seq::NONE, tag, turn.mailbox) {
+        if turn
+            .store
+            .watch(&subscription.room, Seq::NONE, tag, turn.mailbox)
+        {
             subscription.phase = Phase::Watching;
         } else {
             subscription.phase = Phase::Ready;
@@ -344,15 +388,29 @@ impl Subscription {
 }
 
 /// Puts what a read found into the outbox; says how many bytes of records it was.
-fn deliver<S: Store>(turn: &mut Turn<'_, S>, subscription: &Subscription, reply: &ReadReply) -> usize {
-    if let Some(skip) = &reply.skip {
-        turn.send(&Frame::from(Skip { sub: subscription.sub, range: skip_range(skip), epoch: reply.epoch }));
+fn deliver<S: Store>(
+    turn: &mut Turn<'_, S>,
+    subscription: &Subscription,
+    reply: &ReadReply,
+) -> usize {
+    if let Some(range) = reply.skip {
+        turn.send(&Frame::from(Skip {
+            sub: subscription.sub,
+            range,
+            epoch: reply.epoch,
+        }));
     }
     if reply.count == 0 {
         return 0;
     }
     let bytes = reply.records.iter().map(Bytes::len).sum();
-    deliver::encode_head(turn.out.control(), subscription.sub, reply.count, reply.next, bytes);
+    deliver::encode_head(
+        turn.out.control(),
+        subscription.sub,
+        reply.count,
+        reply.next,
+        bytes,
+    );
     for records in &reply.records {
         turn.out.body(records.clone());
     }
@@ -366,11 +424,6 @@ pub(super) fn begin(reply: &ReadReply) -> Seq {
         Some(skip) => skip.from,
         None => Seq::new(reply.next.get().saturating_sub(reply.count.into())),
     }
-}
-
-/// A skip as it travels.
-pub(super) fn skip_range(skip: &SkipRange) -> wire::SkipRange {
-    wire::SkipRange { from: skip.from, to: skip.to, reason: wire::SkipReason::new(skip.reason.number()) }
 }
 
 /// The last seq that a reader at `next` has passed.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use broker_proto::limits::{DELIVER_BYTES_TARGET, SUBSCRIPTIONS_PER_CONNECTION_MAX, UNACKED_NUMBERS_MAX};
+use broker_proto::limits::{
+    DELIVER_BYTES_TARGET, SUBSCRIPTIONS_PER_CONNECTION_MAX, UNACKED_NUMBERS_MAX,
+};
 
 use super::Patience;
 use crate::sync::Arc;
@@ -63,6 +65,9 @@ impl Terms {
 
 impl fmt::Debug for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terms").field("build", &self.build).field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Terms")
+            .field("build", &self.build)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
