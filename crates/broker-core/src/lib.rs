@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod dir;
 pub mod log;
+#[cfg(feature = "net")]
+pub mod net;
 mod planted;
 pub mod session;
 pub mod store;
