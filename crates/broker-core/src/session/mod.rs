@@ -26,11 +26,16 @@ mod liveness;
 mod outbox;
 mod publishing;
 mod requests;
+mod stage;
 mod state;
 mod subscriptions;
 mod terms;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 pub use liveness::Patience;
 pub use outbox::Outbox;
-pub use state::{Farewell, Progress, Session, Stage};
+pub use stage::{Farewell, Progress, Stage};
+pub use state::Session;
 pub use terms::{Host, Terms};

@@ -11,7 +11,7 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
-use super::state::{Fault, Turn};
+use super::turn::{Fault, Turn};
 use crate::store::{AckRun, Append, Busy, ProducerKey, Store};
 
 /// When to try again what was refused because the server leaves, in milliseconds.

@@ -14,8 +14,8 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
-use super::state::Turn;
 use super::subscriptions::begin;
+use super::turn::Turn;
 use crate::store::{self, Hint, ReadRange, ReadReply, RoomInfo, RoomsPage, Store, StoreError};
 
 /// A request whose answer is large.

@@ -9,151 +9,19 @@ use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 use broker_proto::{
-    DecodeError, Error, ErrorCode, Frame, Goodbye, Hello, Kind, Ping, Pong, Refused, Starting,
-    Status, Welcome,
+    DecodeError, Error, ErrorCode, Frame, Goodbye, Hello, Kind, Ping, Pong, Refused, Status,
+    Welcome,
 };
 
 use super::liveness::{Due, Liveness};
 use super::publishing::{Publisher, Publishing};
 use super::requests::{Large, Requests};
+use super::stage::{Farewell, Progress, Stage};
 use super::subscriptions::Subscriptions;
+use super::turn::{Fault, Turn};
 use super::{Outbox, Terms};
 use crate::store::{Mailbox, Notice, SessionId, Store};
 use crate::sync::Arc;
-
-/// How far a server is with opening its store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// How much is done, in the unit of `total`.
-    pub done: u64,
-    /// How much there is; 0 when not known.
-    pub total: u64,
-    /// What is being done, for people.
-    pub what: String,
-}
-
-/// Why a server ends its sessions, and what the peers should do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Farewell {
-    /// `NONE` for an orderly leave.
-    pub code: ErrorCode,
-    /// For people; empty for an orderly leave.
-    pub detail: String,
-    /// When connecting again makes sense, in milliseconds; 0 = at once.
-    pub retry_after_ms: u32,
-    /// Where the store is served from now on, as a URL; empty when not known.
-    pub successor: String,
-}
-
-/// How the server fares, for all its sessions.
-pub enum Stage<S> {
-    /// The store is being opened; peers are greeted and told how far it is.
-    Starting(Progress),
-    /// The store is open.
-    Serving(Arc<S>),
-    /// The store is open for reading; publishes under way are finished, new ones refused.
-    Draining(Arc<S>),
-    /// The sessions end.
-    Leaving(Farewell),
-}
-
-impl<S> Clone for Stage<S> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Starting(progress) => Self::Starting(progress.clone()),
-            Self::Serving(store) => Self::Serving(Arc::clone(store)),
-            Self::Draining(store) => Self::Draining(Arc::clone(store)),
-            Self::Leaving(farewell) => Self::Leaving(farewell.clone()),
-        }
-    }
-}
-
-impl<S> fmt::Debug for Stage<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Starting(progress) => f.debug_tuple("Starting").field(progress).finish(),
-            Self::Serving(_) => f.write_str("Serving"),
-            Self::Draining(_) => f.write_str("Draining"),
-            Self::Leaving(farewell) => f.debug_tuple("Leaving").field(farewell).finish(),
-        }
-    }
-}
-
-/// What ends a session: the peer did what the protocol does not allow.
-#[derive(Debug)]
-pub(super) struct Fault {
-    code: ErrorCode,
-    kind: u8,
-    detail: String,
-}
-
-impl Fault {
-    pub(super) fn new(code: ErrorCode, kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            kind: kind.get(),
-            detail: detail.into(),
-        }
-    }
-
-    fn unexpected(kind: Kind, why: &str) -> Self {
-        Self::new(
-            ErrorCode::UNEXPECTED_FRAME,
-            kind,
-            format!("{kind} has no place here: {why}"),
-        )
-    }
-}
-
-/// What the parts of a ready session work with.
-pub(super) struct Turn<'a, S> {
-    pub(super) now: Duration,
-    pub(super) session: SessionId,
-    pub(super) store: &'a Arc<S>,
-    pub(super) mailbox: &'a Arc<Mailbox>,
-    pub(super) terms: &'a Terms,
-    pub(super) payload_bytes_max: usize,
-    pub(super) out: &'a mut Outbox,
-    liveness: &'a mut Liveness,
-    next_tag: &'a mut u64,
-}
-
-impl<S> Turn<'_, S> {
-    /// A name for a question to the store, never used again in this session.
-    pub(super) fn tag(&mut self) -> u64 {
-        *self.next_tag += 1;
-        *self.next_tag
-    }
-
-    /// Sends a control frame.
-    pub(super) fn send(&mut self, frame: &Frame) {
-        frame.encode(self.out.control());
-    }
-
-    /// Tells that a request failed; the connection goes on.
-    pub(super) fn error(&mut self, code: ErrorCode, about: u64, kind: Kind, detail: String) {
-        let error = Error {
-            code,
-            about,
-            kind: kind.get(),
-            detail,
-            retry_after_ms: 0,
-        };
-        error.encode(self.out.control());
-    }
-
-    /// Sends the refusal of a publish, which counts as an ack: it must be taken in time.
-    pub(super) fn answer_publish(&mut self, refused: &Refused) {
-        refused.encode(self.out.control());
-        self.ack_queued();
-    }
-
-    /// Says that the last bytes are an ack.
-    pub(super) fn ack_queued(&mut self) {
-        self.out.mark_ack();
-        self.liveness.ack_queued(self.now);
-    }
-}
 
 /// What a welcomed peer does.
 struct Activity {
@@ -389,7 +257,7 @@ impl<S: Store> Session<S> {
         match &self.stage {
             Stage::Starting(progress) => {
                 if let State::Starting(_) = self.state {
-                    starting(progress).encode(self.out.control());
+                    progress.frame().encode(self.out.control());
                 }
             }
             Stage::Serving(_) => match mem::replace(&mut self.state, State::Greeting) {
@@ -538,7 +406,7 @@ impl<S: Store> Session<S> {
     fn greet(&mut self, now: Duration, hello: Box<Hello>) {
         match &self.stage {
             Stage::Starting(progress) => {
-                starting(progress).encode(self.out.control());
+                progress.frame().encode(self.out.control());
                 self.state = State::Starting(hello);
             }
             Stage::Serving(store) => {
@@ -774,13 +642,5 @@ impl<S: Store> fmt::Debug for Session<S> {
             .field("id", &self.id)
             .field("state", &state)
             .finish_non_exhaustive()
-    }
-}
-
-fn starting(progress: &Progress) -> Starting {
-    Starting {
-        done: progress.done,
-        total: progress.total,
-        what: progress.what.clone(),
     }
 }

@@ -27,7 +27,7 @@ use broker_proto::{
 use bytes::Bytes;
 
 use super::credit::Window;
-use super::state::{Fault, Turn};
+use super::turn::{Fault, Turn};
 use crate::store::{Hint, ReadRange, ReadReply, Store, StoreError};
 
 /// What looking at a subscription costs of a turn, in bytes, even if nothing is delivered: it bounds
