@@ -34,6 +34,10 @@ use crate::store::{Hint, ReadRange, ReadReply, Store, StoreError};
 /// how many are looked at before acks and pongs are.
 const PULL_COST: usize = 64;
 
+/// The least share of a turn, in bytes, however many subscriptions are ready: below it a read costs
+/// more than what it reads. Who gets none in this turn is first in the next.
+const SHARE_MIN: usize = 8 << 10;
+
 /// Most messages in one deliver frame; small enough for any receiver to count.
 const DELIVER_COUNT_MAX: u32 = 1 << 16;
 
@@ -186,11 +190,15 @@ impl Subscriptions {
             used += self.reply(turn, tag, reply).max(PULL_COST);
             self.read_ahead(turn, tag);
         }
+        // Equal shares in bytes, not in reads: otherwise one reader takes nearly all of every turn.
+        let share = (budget / self.ready.len().max(1)).max(SHARE_MIN);
         while used < budget
             && self.reading < turn.terms.disk_reads_max
             && let Some(tag) = self.ready.pop_front()
         {
-            used += self.pull(turn, tag, budget - used).max(PULL_COST);
+            used += self
+                .pull(turn, tag, share.min(budget - used))
+                .max(PULL_COST);
         }
         used
     }
