@@ -10,6 +10,8 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use super::connection;
 use super::hub::Hub;
 use super::status::{Facts, Figures};
 use super::transport::{Listener, Origin, TcpDoor, UnixDoor};
-use crate::session::{Farewell, Host, Progress, Stage, Terms};
+use crate::session::{Farewell, Host, Patience, Progress, Stage, Terms};
 use crate::store::Store;
 use crate::sync::Arc;
 
@@ -52,6 +54,8 @@ pub struct ServerConfig {
     pub role: &'static str,
     /// Most connections at once. Default 16,384, or what the limit on open files leaves.
     pub connections_max: usize,
+    /// When silence ends a connection.
+    pub patience: Patience,
 }
 
 impl Default for ServerConfig {
@@ -60,6 +64,7 @@ impl Default for ServerConfig {
             build: concat!("broker-core ", env!("CARGO_PKG_VERSION")).to_owned(),
             role: "eligible",
             connections_max: connections_max(),
+            patience: Patience::default(),
         }
     }
 }
@@ -99,35 +104,16 @@ impl<S: Store> Server<S> {
             build,
             role,
             connections_max,
+            patience,
         } = config;
-        let facts = Facts {
+        let figures = Figures::new(Facts {
             role,
             build: build.clone(),
             pid,
             ..Facts::default()
-        };
-        let figures = Figures::new(facts);
-        let terms = Terms::new(build, pid, Arc::clone(&figures) as Arc<dyn Host>);
-        Self::with_terms(terms, figures, connections_max)
-    }
-
-    /// Starts a server with limits of its own, for tests.
-    #[cfg(test)]
-    pub(super) fn start_with(
-        connections_max: usize,
-        change: impl FnOnce(&mut Terms),
-    ) -> io::Result<Self> {
-        let figures = Figures::new(Facts::default());
-        let mut terms = Terms::new("test 1", 1, Arc::clone(&figures) as Arc<dyn Host>);
-        change(&mut terms);
-        Self::with_terms(terms, figures, connections_max)
-    }
-
-    fn with_terms(
-        terms: Terms,
-        figures: Arc<Figures<S>>,
-        connections_max: usize,
-    ) -> io::Result<Self> {
+        });
+        let mut terms = Terms::new(build, pid, Arc::clone(&figures) as Arc<dyn Host>);
+        terms.patience = patience;
         let hub = Hub::new(Arc::new(terms), Arc::clone(&figures), connections_max);
         let (runtime, running) = start_runtime()?;
         Ok(Self {
@@ -143,7 +129,7 @@ impl<S: Store> Server<S> {
     ///
     /// # Errors
     /// As the system says, such as that the port is taken.
-    pub fn listen_tcp(&self, address: std::net::SocketAddr) -> io::Result<std::net::SocketAddr> {
+    pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         let door = {
             let _runtime = self.runtime.enter();
             TcpDoor::bind(address)?
@@ -159,9 +145,9 @@ impl<S: Store> Server<S> {
     /// As the system says.
     pub fn listen_unix(
         &self,
-        place: impl Fn(&str) -> std::path::PathBuf,
+        place: impl Fn(&str) -> PathBuf,
         name: &str,
-        shown: std::path::PathBuf,
+        shown: PathBuf,
     ) -> io::Result<()> {
         let door = {
             let _runtime = self.runtime.enter();
