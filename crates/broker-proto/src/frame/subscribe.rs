@@ -217,7 +217,7 @@ impl Wire for Subscribe {
     }
 }
 
-/// Broker: the subscription stands.
+/// Broker: the subscription stands. Sent again when its history changes, or a room that was waited for is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
     /// The subscription.

@@ -339,6 +339,12 @@ fn what_a_start_does_not_use_is_dropped() {
 fn impossible_skips_are_refused() {
     let skip = |from: u8, to: u8, reason: u8| framed(0x0c, &[1, from, to, reason, 1], &[]);
     let empty = "skip: the skipped range is empty or begins at zero";
+    let mut single = skip(3, 3, 1);
+    assert!(
+        decode(&mut single, limits::FRAME_BYTES_MAX)
+            .unwrap()
+            .is_some()
+    );
     refused(skip(3, 2, 1), "bad_frame", empty);
     refused(skip(0, 2, 1), "bad_frame", empty);
     refused(skip(1, 2, 0), "bad_frame", "skip: the skip has no reason");
