@@ -1,4 +1,4 @@
-//! A directory in memory that behaves: the twin of `FileStorage` for tests and for stores without a disk.
+//! A directory in memory that behaves: the twin of [`FileStorage`](super::FileStorage) for tests and for stores without a disk.
 //!
 //! Syncing does nothing, nothing fails but wrong use, and a clone is the same disk. A file that was deleted lives on in its open
 //! handles, as on a real disk.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Storage, StorageFile, check_file_name};
 
 /// Longest file, in bytes. A wrong offset is an error, not an attempt to allocate the whole memory.
-const FILE_BYTES_MAX: u64 = 1 << 32;
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes that the memory "disk" says it can hold.
 const CAPACITY_BYTES: u64 = 1 << 40;

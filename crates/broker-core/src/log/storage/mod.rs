@@ -1,7 +1,7 @@
 //! The disk as the log sees it: one flat directory of plain files.
 //!
 //! Everything above this module is written against [`Storage`] and [`StorageFile`], so that the same code runs on
-//! `FileStorage` (the real thing, and the only code of the log that opens files), on [`MemoryStorage`] (a well-behaved twin)
+//! [`FileStorage`] (the real thing, and the only code of the log that opens files), on [`MemoryStorage`] (a well-behaved twin)
 //! and on the simulated disk of `broker-sim` (a hostile one).
 //!
 //! What a caller may rely on, on every implementation:
@@ -19,9 +19,11 @@
 use std::{fmt, io};
 
 mod aligned;
+mod file;
 mod memory;
 
 pub use aligned::{ALIGN_BYTES, AlignedBuf};
+pub use file::{DiskFile, FileStorage};
 pub use memory::{MemoryFile, MemoryStorage};
 
 /// Longest file name, in bytes.
@@ -71,6 +73,7 @@ pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Reads until `buf` is full or the file ends; the count is smaller than `buf` only at the end of the file.
+    /// What the rest of `buf` holds then is not said: a direct read may change it.
     ///
     /// Any alignment is fine; a direct file reads into an aligned buffer inside and copies when the caller is not aligned.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
