@@ -164,7 +164,7 @@ fn make(path: &Path, probe: &dyn Probe) -> Result<(), DirError> {
     let mut missing = vec![path];
     for parent in path.ancestors().skip(1) {
         // Refuse a network file system before anything is made on it. Whether the parent is fit otherwise, `mkdir` decides.
-        match open_dir(parent) {
+        match open_parent(parent) {
             Ok(dir) => {
                 check_file_system(path, &dir, probe)?;
                 break;

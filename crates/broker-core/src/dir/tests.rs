@@ -13,7 +13,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -371,11 +371,12 @@ fn every_damaged_bit_is_noticed_and_nothing_is_made_anew() {
     dir.open_store(&lock, new_store(1)).unwrap();
     let path = dir.path().join("store");
     let good = fs::read(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
     for bit in 0..512 * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         // In place, so that the file stays the same.
-        fs::write(&path, &bad).unwrap();
+        file.write_all_at(&bad, 0).unwrap();
         let error = dir.open_store(&lock, new_store(2)).unwrap_err();
         assert!(
             matches!(error, DirError::StoreDamaged { .. }),

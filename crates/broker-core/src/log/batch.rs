@@ -253,6 +253,26 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// As [`Self::parse_at_end`], for bytes that were checked before.
+    #[must_use]
+    pub fn parse_trusted(bytes: &'a [u8]) -> Option<Self> {
+        let at = bytes.len().checked_sub(TRAILER_BYTES)?;
+        let fields = Fields(bytes.get(at..)?);
+        let runs_bytes = (fields.u32(8) as usize).checked_mul(RUN_BYTES)?;
+        let lengths_bytes = (fields.u32(12) as usize).checked_mul(4)?;
+        let table_bytes = usize::try_from(round_up(
+            runs_bytes.checked_add(lengths_bytes)? as u64,
+            BATCH_ALIGN,
+        ))
+        .ok()?;
+        let table = bytes.get(at.checked_sub(table_bytes)?..at)?;
+        Some(Self {
+            runs: table.get(..runs_bytes)?,
+            lengths: table.get(runs_bytes..runs_bytes + lengths_bytes)?,
+            length: fields.u32(16),
+        })
+    }
+
     /// Where the trailer says that the batch lies.
     #[must_use]
     pub fn position_at_end(bytes: &[u8]) -> Option<LogPosition> {

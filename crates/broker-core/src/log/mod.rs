@@ -3,12 +3,23 @@
 pub mod batch;
 mod builder;
 mod bytes;
+mod error;
 mod index;
 pub mod position;
+mod reader;
+mod recovery;
+mod replay;
+mod scan;
 pub mod segment;
+mod segments;
 mod state_record;
 pub mod storage;
+mod tail;
+mod window;
 mod writer;
+
+pub use error::RecoveryError;
+pub use recovery::FEATURE_LEVEL;
 
 use broker_proto::{Micros, PublishEntry, RoomId, Seq};
 

@@ -26,6 +26,10 @@ use bytes::Bytes;
 pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
 
+pub(crate) use cursors::{CursorKey, Cursors};
+pub(crate) use producers::{Producers, Run};
+pub(crate) use rooms::{Begin, Parent, RoomSlot, RoomTable};
+
 use crate::sync::Arc;
 
 /// One connection's identity within the life of a leader; 0 is nobody.

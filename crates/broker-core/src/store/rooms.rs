@@ -76,6 +76,10 @@ impl RoomTable {
         self.slots.get_mut(index(id)?)
     }
 
+    pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut RoomSlot> {
+        self.slots.iter_mut()
+    }
+
     pub(crate) fn find(&self, name: &RoomName) -> Option<(RoomId, &RoomSlot)> {
         let id = self.id(name)?;
         Some((id, self.get(id)?))

@@ -249,29 +249,16 @@ impl DiskFile {
     }
 
     /// Writes all of `buf`. A direct file needs an aligned access.
-    fn write_full(&self, offset: u64, mut buf: &[u8]) -> io::Result<()> {
-        let mut at = offset;
-        while !buf.is_empty() {
-            let count = self.call(|file| file.write_at(buf, at))?;
+    fn write_full(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        write_all(offset, buf, |rest, at| {
+            let count = self.call(|file| file.write_at(rest, at))?;
             // A direct write that ended within a block goes on from the start of that block, with the same bytes again.
-            let count = if self.is_direct() {
+            Ok(if self.is_direct() {
                 floor(u64_of(count), self.block())
             } else {
                 u64_of(count)
-            };
-            if count == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::WriteZero,
-                    "the disk took no byte of a write",
-                ));
-            }
-            buf = usize::try_from(count)
-                .ok()
-                .and_then(|count| buf.get(count..))
-                .unwrap_or_default();
-            at = at.saturating_add(count);
-        }
-        Ok(())
+            })
+        })
     }
 
     /// Reads the blocks at the edges, changes them and writes all blocks back.
@@ -376,6 +363,30 @@ impl StorageFile for DiskFile {
     fn is_direct(&self) -> bool {
         self.direct.load(Ordering::Relaxed)
     }
+}
+
+/// Calls `write` until all of `buf` is written.
+fn write_all(
+    offset: u64,
+    mut buf: &[u8],
+    mut write: impl FnMut(&[u8], u64) -> io::Result<u64>,
+) -> io::Result<()> {
+    let mut at = offset;
+    while !buf.is_empty() {
+        let count = write(buf, at)?;
+        if count == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the disk took no byte of a write",
+            ));
+        }
+        buf = usize::try_from(count)
+            .ok()
+            .and_then(|count| buf.get(count..))
+            .unwrap_or_default();
+        at = at.saturating_add(count);
+    }
+    Ok(())
 }
 
 /// The whole blocks around one step of an access that is not aligned, at most [`CHUNK_BYTES`] long.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Storage, StorageFile, check_file_name};
 
 /// Longest file, in bytes. A wrong offset is an error, not an attempt to allocate the whole memory.
-const FILE_BYTES_MAX: u64 = 1 << 32;
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes that the memory "disk" says it can hold.
 const CAPACITY_BYTES: u64 = 1 << 40;

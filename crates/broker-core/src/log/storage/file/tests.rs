@@ -218,7 +218,7 @@ fn offsets_beyond_the_largest_file_are_refused_and_direct_io_stays() {
 }
 
 #[test]
-fn interrupted_calls_are_repeated_and_a_write_of_nothing_is_an_error() {
+fn interrupted_calls_are_repeated_and_errors_are_not() {
     let (_dir, disk) = directory();
     let file = disk.create("a").unwrap();
     let mut answers = vec![
@@ -244,6 +244,26 @@ fn interrupted_calls_are_repeated_and_a_write_of_nothing_is_an_error() {
         full.write_at(0, b"x").unwrap_err().kind(),
         ErrorKind::StorageFull
     );
+}
+
+#[test]
+fn short_writes_continue() {
+    let mut written = Vec::new();
+    let mut sizes = [3, 1, 4].into_iter();
+    write_all(100, b"12345678", |rest, at| {
+        let count = sizes.next().unwrap();
+        assert_eq!(at, 100 + u64_of(written.len()));
+        written.extend_from_slice(&rest[..count]);
+        Ok(u64_of(count))
+    })
+    .unwrap();
+    assert_eq!(written, b"12345678");
+    assert_eq!(
+        write_all(0, b"1", |_, _| Ok(0)).unwrap_err().kind(),
+        ErrorKind::WriteZero
+    );
+    let full = write_all(0, b"1", |_, _| Err(Errno::NOSPC.into())).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::StorageFull, "as the system gave it");
 }
 
 #[test]
