@@ -9,3 +9,10 @@ mod planted;
 pub mod session;
 pub mod store;
 mod sync;
+
+#[cfg(feature = "net")]
+pub use net::client::{
+    Ack, AckRun, Address, BulkAck, BulkTicket, Client, ClientConfig, Connector, Cursor, Error,
+    ErrorKind, Item, Message, Outcome, Page, Result, Room, RoomsPage, ServerInfo, StartAt, State,
+    Subscribing, Subscription, Ticket,
+};

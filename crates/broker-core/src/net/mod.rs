@@ -6,7 +6,9 @@
 //!   in process      (injectable)         one task each       (no I/O)          of its own)
 //! ```
 //! [`Server`] owns the left side and a runtime for it; a store is handed to it when it is open.
+//! [`client`] is the other end of a connection.
 
+pub mod client;
 mod connection;
 mod doors;
 mod hub;
