@@ -5,10 +5,6 @@
 
 /// A bug that a test has to catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    not(broker_planted_bugs),
-    expect(dead_code, reason = "only builds with planted bugs name them")
-)]
 pub(crate) enum Bug {
     /// Acknowledges without a sync.
     AckBeforeSync,
@@ -22,8 +18,6 @@ pub(crate) enum Bug {
     TruncateAtFirstBad,
     /// Never says what is durable.
     DurableUptoNeverAdvances,
-    /// Shows messages to readers before they are durable.
-    DeliverBeforeDurable,
     /// Starts a leadership with the term of the one before.
     TermNotRaised,
     /// Loses the producers' windows at a restart.
@@ -34,7 +28,7 @@ pub(crate) enum Bug {
 
 #[cfg(broker_planted_bugs)]
 impl Bug {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::AckBeforeSync, "ack_before_sync"),
         (Self::NoDirectorySync, "no_directory_sync"),
         (Self::SyncAgainAfterError, "sync_again_after_error"),
@@ -44,7 +38,6 @@ impl Bug {
             Self::DurableUptoNeverAdvances,
             "durable_upto_never_advances",
         ),
-        (Self::DeliverBeforeDurable, "deliver_before_durable"),
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
         (Self::TemporaryFileLoaded, "temporary_file_loaded"),

@@ -72,6 +72,12 @@ impl BatchBuilder {
         &self.runs
     }
 
+    /// Where the messages begin, counted from the start of the batch; `None` without any.
+    pub(crate) fn messages_offset(&self) -> Option<usize> {
+        let first = self.runs.iter().find(|run| !run.room.is_none())?;
+        Some(first.offset as usize)
+    }
+
     /// Closes the batch and gives its head. Its bytes are `buf[start..]`.
     pub(crate) fn finish(
         &mut self,

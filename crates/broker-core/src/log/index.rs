@@ -16,7 +16,8 @@ use broker_proto::{Micros, RoomId, Seq};
 use super::batch::BatchRun;
 use super::bytes::{Fields, crc32c, put};
 use super::position::LogPosition;
-use super::segment::{SegmentId, SegmentName};
+use super::segment::SegmentName;
+use super::state_record::{RawRecord, RoomRecord, kind};
 
 /// Bytes of log between two entries of one room.
 pub(crate) const ENTRY_SPACING: u64 = 32 << 10;
@@ -120,11 +121,6 @@ impl SegmentIndex {
         self.rooms.get(&room)
     }
 
-    /// Every room of the segment.
-    pub(crate) fn rooms(&self) -> impl Iterator<Item = (RoomId, &RoomIndex)> {
-        self.rooms.iter().map(|(id, room)| (*id, room))
-    }
-
     /// Roughly how many bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let entries: usize = self.rooms.values().map(|room| room.entries.len()).sum();
@@ -214,6 +210,65 @@ impl SegmentIndex {
     }
 }
 
+/// Builds the index of a segment from the segment alone: every segment says of each of its rooms,
+/// before the first message, where the room stood until then.
+#[derive(Debug, Default)]
+pub(crate) struct IndexBuilder {
+    index: SegmentIndex,
+    before: HashMap<u32, (LogPosition, Micros)>,
+    base: LogPosition,
+}
+
+impl IndexBuilder {
+    /// For a segment that begins at `base`.
+    pub(crate) fn new(base: LogPosition) -> Self {
+        Self {
+            base,
+            ..Self::default()
+        }
+    }
+
+    /// Takes the state records of a batch.
+    pub(crate) fn state_records(&mut self, records: &[u8]) {
+        let mut at = 0;
+        while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
+            if record.head.kind == kind::ROOM
+                && record.payload_is_whole()
+                && let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(record.payload())
+            {
+                let previous = match room.head {
+                    0 => LogPosition::NONE,
+                    _ => LogPosition::new(room.last_at),
+                };
+                self.before
+                    .entry(room.room)
+                    .or_insert((previous, Micros::new(room.last_time)));
+            }
+            at += record.bytes.len();
+        }
+    }
+
+    /// Takes the messages of one room in one batch.
+    pub(crate) fn messages(&mut self, run: &BatchRun, at: LogPosition, time: Micros) {
+        // A room that is not named here was named in a part that was copied or is lost: look
+        // further back from the segment before.
+        let somewhere = match self.base {
+            LogPosition::START => LogPosition::NONE,
+            base => LogPosition::new(base.get() - 1),
+        };
+        let (previous, time_before) = self
+            .before
+            .get(&run.room.get())
+            .copied()
+            .unwrap_or((somewhere, Micros::new(i64::MIN)));
+        self.index.add(run, at, time, previous, time_before);
+    }
+
+    pub(crate) fn finish(self) -> SegmentIndex {
+        self.index
+    }
+}
+
 fn footer_crc(head: &[u8], rooms: &[u8], entries: &[u8]) -> u32 {
     crc32c(&[
         head.get(..8).unwrap_or_default(),
@@ -223,16 +278,6 @@ fn footer_crc(head: &[u8], rooms: &[u8], entries: &[u8]) -> u32 {
     ])
 }
 
-/// Whether a file of that name is a footer, and whose.
-pub(crate) fn footer_of(name: &str) -> Option<SegmentName> {
-    let (id, generation) = name.strip_suffix(".idx")?.split_once('-')?;
-    let parsed = SegmentName {
-        id: SegmentId(u64::from_str_radix(id, 16).ok()?),
-        generation: u32::from_str_radix(generation, 16).ok()?,
-    };
-    (parsed.footer() == name).then_some(parsed)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(
@@ -240,6 +285,7 @@ mod tests {
         clippy::indexing_slicing,
         reason = "a test may panic"
     )]
+    use super::super::segment::SegmentId;
     use super::*;
 
     fn index() -> (SegmentIndex, SegmentName) {
@@ -309,16 +355,5 @@ mod tests {
             ),
             None
         );
-    }
-
-    #[test]
-    fn only_footers_are_footers() {
-        let name = SegmentName {
-            id: SegmentId(4),
-            generation: 0,
-        };
-        assert_eq!(footer_of(&name.footer()), Some(name));
-        assert_eq!(footer_of(&name.file()), None);
-        assert_eq!(footer_of("0000000000000004-0000.idx.tmp"), None);
     }
 }

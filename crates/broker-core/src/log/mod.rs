@@ -6,20 +6,26 @@ mod bytes;
 mod error;
 mod index;
 pub mod position;
-mod reader;
-mod recovery;
+pub(crate) mod reader;
+pub(crate) mod recovery;
 mod replay;
 mod scan;
 pub mod segment;
 mod segments;
-mod state_record;
+pub(crate) mod state_record;
 pub mod storage;
-mod tail;
+pub(crate) mod tail;
 mod window;
 mod writer;
 
 pub use error::RecoveryError;
 pub use recovery::FEATURE_LEVEL;
+
+pub(crate) use builder::BatchBuilder;
+pub(crate) use bytes::Fields;
+pub(crate) use segments::{Segment, Segments};
+pub(crate) use state_record as state;
+pub(crate) use writer::{LogWriter, Spare, Start, WriteFault, Written, is_no_space, make_spare};
 
 use broker_proto::{Micros, PublishEntry, RoomId, Seq};
 

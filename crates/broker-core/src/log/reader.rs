@@ -348,13 +348,11 @@ fn read_run<S: Storage>(
     let at = view.head.position.plus(u64::from(run.offset) + before);
     let records = window.up_to(at, wanted_bytes)?;
     let mut place = 0;
-    let mut good = 0;
-    for len in lengths.iter().skip(skip) {
+    for (seq, len) in (collected.next.get()..).zip(lengths.iter().skip(skip)) {
         let len = *len as usize;
         if place >= wanted_bytes {
             break;
         }
-        let seq = collected.next.get() + good;
         let intact = records
             .get(place..place + len)
             .is_some_and(|bytes| is_intact(bytes, run.room, Seq::new(seq)));
@@ -370,7 +368,6 @@ fn read_run<S: Storage>(
             );
         }
         place += len;
-        good += 1;
     }
     let first = collected.next;
     Ok(collected.take(first, &unpin(records.slice(..place), window)))

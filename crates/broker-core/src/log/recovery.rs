@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::batch::{BATCH_BYTES_MAX, BatchHead};
 use super::error::RecoveryError;
-use super::index::SegmentIndex;
+use super::index::{IndexBuilder, SegmentIndex};
 use super::position::{LogPosition, Marker};
 use super::replay::{Pass, Replay};
 use super::scan::{Scanner, Step, head_at, next_head, whole_batch};
@@ -329,7 +329,7 @@ fn replay_proven<S: Storage>(
             header.base.max(first)
         };
         let mut scanner = Scanner::new(open(storage, header)?, from, *end);
-        let index = is_last.then_some(&mut recovered.last_index);
+        let mut builder = is_last.then(|| IndexBuilder::new(header.base));
         let mut tell = |at: LogPosition| progress(at.since(first), total);
         in_file(
             header,
@@ -337,10 +337,13 @@ fn replay_proven<S: Storage>(
                 &mut scanner,
                 &mut recovered.state,
                 Pass::Everything,
-                index,
+                builder.as_mut(),
                 &mut tell,
             ),
         )?;
+        if let Some(builder) = builder {
+            recovered.last_index = builder.finish();
+        }
     }
     Ok(())
 }
@@ -349,7 +352,7 @@ fn replay<F: StorageFile>(
     scanner: &mut Scanner<F>,
     state: &mut Replay,
     pass: Pass,
-    mut index: Option<&mut SegmentIndex>,
+    mut index: Option<&mut IndexBuilder>,
     tell: &mut dyn FnMut(LogPosition),
 ) -> io::Result<()> {
     loop {

@@ -9,7 +9,7 @@ use std::io;
 use broker_proto::{Epoch, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq};
 
 use super::batch::BatchRun;
-use super::index::SegmentIndex;
+use super::index::IndexBuilder;
 use super::position::LogPosition;
 use super::scan::BatchView;
 use super::state_record::{
@@ -53,11 +53,11 @@ impl Replay {
         view: &BatchView,
         window: &mut Window<F>,
         pass: Pass,
-        index: Option<&mut SegmentIndex>,
+        mut index: Option<&mut IndexBuilder>,
     ) -> io::Result<()> {
         let runs = view.runs();
         if let Some(run) = runs.first().filter(|run| run.room.is_none()) {
-            self.state_records(view, run, window, pass)?;
+            self.state_records(view, run, window, pass, index.as_deref_mut())?;
         }
         if pass == Pass::Everything {
             self.messages(view, &runs, index);
@@ -69,7 +69,7 @@ impl Replay {
         &mut self,
         view: &BatchView,
         runs: &[BatchRun],
-        mut index: Option<&mut SegmentIndex>,
+        mut index: Option<&mut IndexBuilder>,
     ) {
         let at = view.head.position;
         let time = Micros::new(view.head.time);
@@ -80,12 +80,7 @@ impl Replay {
                 continue;
             };
             if let Some(index) = &mut index {
-                let previous = if slot.head.is_none() {
-                    LogPosition::NONE
-                } else {
-                    LogPosition::new(slot.last_at)
-                };
-                index.add(run, at, time, previous, slot.last_time);
+                index.messages(run, at, time);
             }
             if run.last_seq() > slot.head {
                 slot.head = run.last_seq();
@@ -101,9 +96,13 @@ impl Replay {
         run: &BatchRun,
         window: &mut Window<F>,
         pass: Pass,
+        index: Option<&mut IndexBuilder>,
     ) -> io::Result<()> {
         let at = view.head.position.plus(u64::from(run.offset));
         let bytes = window.up_to(at, run.bytes as usize)?;
+        if let Some(index) = index {
+            index.state_records(&bytes);
+        }
         let mut offset = 0;
         for length in view.lengths(run) {
             let record = bytes

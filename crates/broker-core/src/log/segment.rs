@@ -205,7 +205,11 @@ fn header_crc(copy: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
     use super::*;
 
     fn header() -> SegmentHeader {

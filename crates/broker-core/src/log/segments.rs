@@ -9,12 +9,11 @@ use std::io;
 
 use broker_proto::Micros;
 
-use super::batch::BatchRun;
-use super::index::SegmentIndex;
+use super::batch::{BatchHead, BatchRun, Table};
+use super::index::{IndexBuilder, SegmentIndex};
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
 use super::segment::{SegmentHeader, SegmentId};
-use super::state_record::{RawRecord, RoomRecord, kind};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
@@ -175,6 +174,36 @@ impl<S: Storage> Segments<S> {
         sealed
     }
 
+    /// Notes the batches of a tail that was copied into the active segment, which begins at `base`.
+    pub(crate) fn note_tail(&self, tail: &[(BatchHead, Vec<u8>)], base: LogPosition) {
+        let mut builder = IndexBuilder::new(base);
+        for (head, batch) in tail {
+            let Some(table) = Table::parse(batch, head.position) else {
+                continue;
+            };
+            for run in table.runs() {
+                if run.room.is_none() {
+                    let from = run.offset as usize;
+                    let records = batch.get(from..from + run.bytes as usize);
+                    builder.state_records(records.unwrap_or_default());
+                } else {
+                    builder.messages(&run, head.position, Micros::new(head.time));
+                }
+            }
+        }
+        *write(&self.active) = builder.finish();
+    }
+
+    /// Whether the newest segment is written past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        let newest = read(&self.list)
+            .last()
+            .map(|segment| segment.header.name.file());
+        newest
+            .and_then(|name| self.storage.open(&name).ok())
+            .is_some_and(|file| file.is_direct())
+    }
+
     /// The index of a segment.
     ///
     /// # Errors
@@ -259,32 +288,25 @@ impl<S: Storage> Segments<S> {
             header.base,
             end,
         );
-        let mut index = SegmentIndex::default();
-        let mut names = std::collections::HashMap::new();
+        let mut builder = IndexBuilder::new(header.base);
         loop {
             match scanner.step()? {
                 Step::Batch(view) => {
                     let at = view.head.position;
                     for run in view.runs() {
                         if run.room.is_none() {
-                            let bytes = scanner
-                                .window
-                                .up_to(at.plus(u64::from(run.offset)), run.bytes as usize)?;
-                            note_rooms(&bytes, &mut names);
-                            continue;
+                            let place = at.plus(u64::from(run.offset));
+                            let records = scanner.window.up_to(place, run.bytes as usize)?;
+                            builder.state_records(&records);
+                        } else {
+                            builder.messages(&run, at, Micros::new(view.head.time));
                         }
-                        let (previous, time_before) = names
-                            .get(&run.room.get())
-                            .copied()
-                            .unwrap_or((LogPosition::NONE, Micros::new(i64::MIN)));
-                        index.add(&run, at, Micros::new(view.head.time), previous, time_before);
                     }
                 }
                 Step::Lost { .. } => {}
-                Step::End => break,
+                Step::End => return Ok(builder.finish()),
             }
         }
-        Ok(index)
     }
 
     /// Writes the footer of a sealed segment. It is only a hint, so it is not synced.
@@ -302,27 +324,5 @@ impl<S: Storage> Segments<S> {
             _ => {}
         }
         self.storage.create(&name.footer())?.write_at(0, &bytes)
-    }
-}
-
-/// Every segment says of each of its rooms where it stood before: that is what a footer needs to
-/// know beyond the segment.
-fn note_rooms(records: &[u8], names: &mut std::collections::HashMap<u32, (LogPosition, Micros)>) {
-    let mut at = 0;
-    while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
-        if record.head.kind == kind::ROOM
-            && record.payload_is_whole()
-            && let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(record.payload())
-        {
-            let previous = if room.head == 0 {
-                LogPosition::NONE
-            } else {
-                LogPosition::new(room.last_at)
-            };
-            names
-                .entry(room.room)
-                .or_insert((previous, Micros::new(room.last_time)));
-        }
-        at += record.bytes.len();
     }
 }

@@ -19,6 +19,7 @@ use std::fmt;
 use std::io;
 
 use broker_proto::StoreId;
+use bytes::Bytes;
 
 use super::batch::{BatchHead, BatchKind, MARK_BYTES};
 use super::builder::{BatchBuilder, Stamp, restamp};
@@ -56,6 +57,8 @@ pub(crate) enum WriteFault {
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
     pub(crate) header: SegmentHeader,
+    /// The batch had been built for the segment before.
+    pub(crate) rescued: bool,
 }
 
 /// What a successful write has done.
@@ -64,6 +67,8 @@ pub(crate) struct Written {
     pub(crate) head: BatchHead,
     /// The segment before this one has ended.
     pub(crate) begun: Option<Begun>,
+    /// A copy of the messages, from the first one to the room table, if it was asked for.
+    pub(crate) records: Option<Bytes>,
 }
 
 /// A file of zeros, ready to become a segment.
@@ -72,6 +77,13 @@ pub(crate) struct Spare<F> {
     file: F,
     name: String,
     bytes: u64,
+}
+
+impl<F> Spare<F> {
+    /// The name of its file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 struct Active<F> {
@@ -131,6 +143,8 @@ pub(crate) struct LogWriter<S: Storage> {
     chance: Chance,
     /// The time of the batch being written.
     now: i64,
+    /// Where the messages of the batch begin, if a copy of them is wanted.
+    keep: Option<usize>,
 }
 
 /// A source of random numbers.
@@ -162,6 +176,7 @@ impl<S: Storage> LogWriter<S> {
             marked: false,
             chance,
             now: 0,
+            keep: None,
         };
         if let Some((header, bytes)) = start.resume {
             let file = writer.storage.open(&header.name.file())?;
@@ -199,13 +214,6 @@ impl<S: Storage> LogWriter<S> {
     /// The segment that is being written.
     pub(crate) fn segment(&self) -> Option<&SegmentHeader> {
         self.active.as_ref().map(|active| &active.header)
-    }
-
-    /// Whether writes bypass the page cache.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.active
-            .as_ref()
-            .is_some_and(|active| active.file.is_direct())
     }
 
     fn remaining(&self) -> u64 {
@@ -262,12 +270,12 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
-    /// Begins a batch of at most `bytes` bytes: chooses where it goes and gives the buffer to build
-    /// it in.
+    /// Begins a batch of at most `bytes` bytes: chooses where it goes. It is built in
+    /// [`Self::buffer`].
     ///
     /// # Errors
     /// When a new segment is needed and cannot be made: nothing has been written.
-    pub(crate) fn begin(&mut self, bytes: u64, now: i64) -> io::Result<&mut AlignedBuf> {
+    pub(crate) fn begin(&mut self, bytes: u64, now: i64) -> io::Result<()> {
         self.now = now;
         if self.failed {
             return Err(io::Error::other("the log is read-only after a disk error"));
@@ -282,7 +290,7 @@ impl<S: Storage> LogWriter<S> {
             self.buf.extend_from_slice(&header.encode());
             self.target = Target::NewSegment { header, spare };
         }
-        Ok(&mut self.buf)
+        Ok(())
     }
 
     fn segment_bytes_for(&self, batch: u64) -> u64 {
@@ -335,6 +343,7 @@ impl<S: Storage> LogWriter<S> {
         &mut self,
         builder: &mut BatchBuilder,
         kind: BatchKind,
+        keep: bool,
     ) -> Result<Written, WriteFault> {
         let marker = match &self.target {
             Target::NewSegment { header, .. } => header.marker,
@@ -358,11 +367,29 @@ impl<S: Storage> LogWriter<S> {
         };
         let start = self.batch_start();
         let head = builder.finish(&mut self.buf, kind, &stamp);
+        self.keep = keep.then(|| builder.messages_offset()).flatten();
         self.marked = kind.is_mark();
         match std::mem::replace(&mut self.target, Target::InPlace) {
             Target::InPlace => self.write_in_place(head, start),
             Target::NewSegment { header, spare } => self.write_new(head, header, spare, start),
         }
+    }
+
+    /// A copy of exactly the messages: readers keep it, and must not keep the writer's buffer.
+    fn copy_messages(&mut self, head: &BatchHead, start: usize) -> Option<Bytes> {
+        let from = start + self.keep.take()?;
+        let messages = self.buf.as_slice().get(from..start + head.table as usize)?;
+        Some(Bytes::copy_from_slice(messages))
+    }
+
+    /// Whether the batch that was begun goes into a new segment.
+    pub(crate) fn begins_segment(&self) -> bool {
+        matches!(self.target, Target::NewSegment { .. })
+    }
+
+    /// The buffer of the batch that was begun.
+    pub(crate) fn buffer(&mut self) -> &mut AlignedBuf {
+        &mut self.buf
     }
 
     fn batch_start(&self) -> usize {
@@ -380,8 +407,13 @@ impl<S: Storage> LogWriter<S> {
         pad(&mut self.buf);
         match write_and_sync(&active.file, offset, self.buf.as_slice()) {
             Ok(()) => {
+                let records = self.copy_messages(&head, start);
                 self.advance(head, offset);
-                Ok(Written { head, begun: None })
+                Ok(Written {
+                    head,
+                    begun: None,
+                    records,
+                })
             }
             Err(error) => self.rescue(head, start, error),
         }
@@ -448,13 +480,19 @@ impl<S: Storage> LogWriter<S> {
         let spare = self.take_spare(batch.len() as u64)?;
         self.buf.clear();
         self.buf.extend_from_slice(&header.encode());
+        let batch_start = self.buf.len();
         self.buf.extend_from_slice(batch);
         pad(&mut self.buf);
         self.install(header.clone(), spare)?;
+        let records = self.copy_messages(&head, batch_start);
         self.advance(head, 0);
         Ok(Written {
             head,
-            begun: Some(Begun { header }),
+            begun: Some(Begun {
+                header,
+                rescued: true,
+            }),
+            records,
         })
     }
 
@@ -467,10 +505,15 @@ impl<S: Storage> LogWriter<S> {
     ) -> Result<Written, WriteFault> {
         pad(&mut self.buf);
         let Err(error) = self.install(header.clone(), spare) else {
+            let records = self.copy_messages(&head, start);
             self.advance(head, 0);
             return Ok(Written {
                 head,
-                begun: Some(Begun { header }),
+                begun: Some(Begun {
+                    header,
+                    rescued: false,
+                }),
+                records,
             });
         };
         if is_no_space(&error) {
@@ -596,7 +639,7 @@ impl<S: Storage> LogWriter<S> {
         self.buf.truncate(self.carry);
         let mut builder = BatchBuilder::default();
         builder.begin(&mut self.buf);
-        self.commit(&mut builder, kind).map(|_| ())
+        self.commit(&mut builder, kind, false).map(|_| ())
     }
 
     /// Whether a mark is the last thing written.

@@ -8,6 +8,7 @@
 //! Nothing above this seam computes a seq, assumes a local file, or reads synchronously.
 
 mod cursors;
+mod embedded;
 mod mailbox;
 mod memory;
 mod producers;
@@ -23,12 +24,13 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
+pub use embedded::{EmbeddedConfig, EmbeddedStore, Engine};
 pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
 
 pub(crate) use cursors::{CursorKey, Cursors};
 pub(crate) use producers::{Producers, Run};
-pub(crate) use rooms::{Begin, Parent, RoomSlot, RoomTable};
+pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
 
 use crate::sync::Arc;
 
@@ -368,6 +370,10 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`Busy`] when the queue is full: keep the append, stop reading from the peer, and try again
     /// at [`Notice::Space`].
+    #[expect(
+        clippy::result_large_err,
+        reason = "the append comes back as it is, in the rare case that the queue is full"
+    )]
     fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy>;
 
     /// Says that a session refused these numbers itself, so that the ones after them are known to

@@ -127,10 +127,6 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
-
     pub(crate) fn get(&self, key: &ProducerKey) -> Option<&Producer> {
         self.map.get(key)
     }

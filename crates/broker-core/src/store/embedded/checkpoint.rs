@@ -132,22 +132,14 @@ impl Checkpoint {
         while records.len() < CHUNK_BYTES_MAX {
             let Some(key) = self.cursors.pop() else { break };
             if let Some(position) = sequencer.cursors.get(&key) {
-                push_chunk_record(
-                    kind::CURSOR,
-                    &cursor_record(&key, Some(position)),
-                    records,
-                );
+                push_chunk_record(kind::CURSOR, &cursor_record(&key, Some(position)), records);
             }
         }
     }
 }
 
 /// What the log says of a room.
-pub(super) fn room_record<'a>(
-    rooms: &RoomTable,
-    id: RoomId,
-    slot: &'a RoomSlot,
-) -> RoomRecord<'a> {
+pub(super) fn room_record<'a>(rooms: &RoomTable, id: RoomId, slot: &'a RoomSlot) -> RoomRecord<'a> {
     let parent = rooms.parent(id);
     RoomRecord {
         room: id.get(),

@@ -85,6 +85,10 @@ impl Inbox {
     }
 
     /// Queues an append, or gives it back when the queue is full.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the append comes back as it is, in the rare case that the queue is full"
+    )]
     pub(super) fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
         let bytes = append.entries.len() + APPEND_BYTES;
         let mut queue = lock(&self.queue);
