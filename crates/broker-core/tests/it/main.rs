@@ -11,4 +11,5 @@ mod doors;
 mod flow;
 mod hostile;
 mod lifecycle;
+mod node;
 mod peer;
