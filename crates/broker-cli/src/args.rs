@@ -34,7 +34,6 @@ No daemon is needed: when nobody serves the store, the command does so itself wh
 #[command(
     name = "broker",
     version,
-    about,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker_core::net::client::Address;
+use broker_core::Address;
 use broker_proto::SenderName;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -127,11 +127,19 @@ fn server(url: &str) -> Result<String, Failure> {
 }
 
 fn listen(text: Option<&str>) -> Result<Listen, Failure> {
-    match text {
-        None => Ok(Listen::Default),
-        Some("none") => Ok(Listen::None),
-        Some(text) => text.parse().map(Listen::At).map_err(|_| Failure::usage(format!("--listen takes ADDRESS:PORT (such as 127.0.0.1:9876 or [::1]:9876) or none, not '{text}'"))),
+    let address: SocketAddr = match text {
+        None => return Ok(Listen::Default),
+        Some("none") => return Ok(Listen::None),
+        Some(text) => text.parse().map_err(|_| {
+            Failure::usage(format!("--listen takes ADDRESS:PORT (such as 127.0.0.1:9876 or [::1]:9876) or none, not '{text}'"))
+        })?,
+    };
+    if !address.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "{address} can be reached from other machines, and nobody would be asked who they are: listen at 127.0.0.1 or [::1] (brokerd --insecure-no-auth serves other addresses)"
+        )));
     }
+    Ok(Listen::At(address))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration, Failure> {

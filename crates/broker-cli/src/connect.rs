@@ -1,8 +1,11 @@
 //! The way to a broker: the one that was named, or whoever serves the store, which may be us.
 
+use std::error::Error as StdError;
 use std::future::Future;
+use std::path::Path;
 
-use broker_core::net::client::{Client, ClientConfig, Error, ErrorKind};
+use broker_core::dir::DirError;
+use broker_core::{Client, ClientConfig, Error, ErrorKind, Node, Role};
 use broker_proto::ErrorCode;
 
 use crate::config::{Config, Listen, Target};
@@ -35,7 +38,10 @@ impl Link {
             }
             Target::Store(dir) => {
                 let node = Node::join(node_config(config, dir, stay)).await?;
-                Ok(Self { client: node.client(), node: Some(node) })
+                Ok(Self {
+                    client: node.client(),
+                    node: Some(node),
+                })
             }
         }
     }
@@ -43,6 +49,11 @@ impl Link {
     /// The client.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Whether this process leads the store, because nobody else did.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::is_leader)
     }
 
     /// Leaves in order: nothing that was acknowledged depends on it, but the next start is quicker.
@@ -54,9 +65,29 @@ impl Link {
     }
 }
 
+fn node_config(config: &Config, dir: &Path, stay: Stay) -> broker_core::Config {
+    let role = match stay {
+        Stay::OneShot => Role::OneShot,
+        Stay::Lasting => Role::Eligible,
+    };
+    let node = broker_core::Config::new(dir)
+        .role(role)
+        .sender(config.sender.as_str())
+        .timeout(config.timeout)
+        .build(BUILD);
+    match config.listen {
+        Listen::Default => node,
+        Listen::None => node.listen(None),
+        Listen::At(address) => node.listen(address),
+    }
+}
+
 /// Connects to an address, trying until the timeout.
 pub(crate) async fn connect(config: &Config, address: &str) -> Result<Client, Failure> {
-    let client = ClientConfig::new().sender(config.sender.as_str()).timeout(config.timeout).build(BUILD);
+    let client = ClientConfig::new()
+        .sender(config.sender.as_str())
+        .timeout(config.timeout)
+        .build(BUILD);
     Ok(client.connect(address).await?)
 }
 
@@ -83,6 +114,10 @@ impl From<Error> for Failure {
 
 /// Which exit code an error of the library is.
 fn exit_of(error: &Error) -> Exit {
+    // A directory that is refused is a setting for a daemon; for a command it is no way to a broker.
+    if error.source().is_some_and(|cause| cause.is::<DirError>()) {
+        return Exit::Unreachable;
+    }
     match error.kind() {
         ErrorKind::Absent | ErrorKind::Gap => Exit::Absent,
         ErrorKind::Usage => Exit::Usage,

@@ -48,14 +48,30 @@ pub(crate) fn for_json(text: &str, out: &mut Vec<u8>) {
             '\n' => out.extend_from_slice(b"\\n"),
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
-            c => c
-                .encode_utf16(&mut [0; 2])
-                .iter()
-                .for_each(|unit| put(out, format_args!("\\u{unit:04x}"))),
+            c => unicode_escape(c, out),
         }
     }
     out.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
     out.push(b'"');
+}
+
+/// A JSON text on one line: what is special in its strings is escaped, which says the same. White
+/// space between values, the only place where JSON has bare line ends and tabs, becomes spaces.
+pub(crate) fn json_text(text: &str, out: &mut Vec<u8>) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push(b'\\'),
+            '\n' | '\r' | '\t' => out.push(b' '),
+            c if is_special(c) => unicode_escape(c, out),
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+fn unicode_escape(c: char, out: &mut Vec<u8>) {
+    c.encode_utf16(&mut [0; 2])
+        .iter()
+        .for_each(|unit| put(out, format_args!("\\u{unit:04x}")));
 }
 
 /// Appends `bytes`: UTF-8 without special characters as it is, special characters as `special`
@@ -150,6 +166,17 @@ mod tests {
             "a👩‍👩‍👧b",
             "the joiner in emoji stays"
         );
+    }
+
+    #[test]
+    fn a_json_text_keeps_its_meaning_on_one_line() {
+        let text = "{\n\t\"a\\n\": [1, \"\u{202e}\\\\\u{9b}é\"]\r\n}";
+        let mut out = Vec::new();
+        json_text(text, &mut out);
+        let written = String::from_utf8(out).expect("JSON is UTF-8");
+        assert_eq!(written, "{  \"a\\n\": [1, \"\\u202e\\\\\\u009bé\"]  }");
+        let value = |text| serde_json::from_str::<serde_json::Value>(text).expect("it is JSON");
+        assert_eq!(value(&written), value(text));
     }
 
     #[test]

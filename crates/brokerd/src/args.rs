@@ -25,15 +25,26 @@ Exit codes:
 
 /// The daemon of the room broker: serves one store until it is told to stop.
 #[derive(Debug, Parser)]
-#[command(name = "brokerd", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "brokerd", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Where to accept connections: ADDRESS:PORT, or none for the store's Unix socket alone
     /// [default: the store's address, at first 127.0.0.1:9876]
-    #[arg(long, value_name = "ADDR", env = "BROKERD_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "BROKERD_LISTEN",
+        hide_env_values = true
+    )]
     pub(crate) listen: Option<String>,
 
     /// The store's directory, made if it does not exist [default: $XDG_DATA_HOME/broker]
-    #[arg(short, long, value_name = "DIR", env = "BROKERD_DATA", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        env = "BROKERD_DATA",
+        hide_env_values = true
+    )]
     pub(crate) data: Option<OsString>,
 
     /// Accept connections that are not from this machine, although nobody is asked who they are

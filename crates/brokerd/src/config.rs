@@ -48,7 +48,11 @@ impl Config {
                 Failure::new(Exit::Config, "neither XDG_DATA_HOME nor HOME says where data belongs: name a directory with --data DIR")
             })?,
         };
-        Ok(Self { data, listen, insecure_no_auth: args.insecure_no_auth })
+        Ok(Self {
+            data,
+            listen,
+            insecure_no_auth: args.insecure_no_auth,
+        })
     }
 }
 
@@ -83,35 +87,68 @@ mod tests {
     use super::*;
 
     fn args(listen: Option<&str>, insecure_no_auth: bool) -> Args {
-        Args { listen: listen.map(str::to_owned), data: Some("/d".into()), insecure_no_auth }
+        Args {
+            listen: listen.map(str::to_owned),
+            data: Some("/d".into()),
+            insecure_no_auth,
+        }
     }
 
     #[test]
     fn addresses_of_this_machine_need_no_leave() {
         for address in ["127.0.0.1:9876", "127.8.9.1:0", "[::1]:9876"] {
             let config = Config::new(&args(Some(address), false)).expect("loopback");
-            assert_eq!(config.listen, Listen::At(address.parse().expect("an address")));
+            assert_eq!(
+                config.listen,
+                Listen::At(address.parse().expect("an address"))
+            );
         }
-        assert_eq!(Config::new(&args(Some("none"), false)).expect("a word").listen, Listen::None);
-        assert_eq!(Config::new(&args(Some(""), false)).expect("not set").listen, Listen::Default);
+        assert_eq!(
+            Config::new(&args(Some("none"), false))
+                .expect("a word")
+                .listen,
+            Listen::None
+        );
+        assert_eq!(
+            Config::new(&args(Some(""), false)).expect("not set").listen,
+            Listen::Default
+        );
     }
 
     #[test]
     fn other_addresses_are_refused_with_both_ways_out() {
-        for address in ["0.0.0.0:9876", "[::]:9876", "192.168.1.2:9876", "[::ffff:127.0.0.1]:9876"] {
+        for address in [
+            "0.0.0.0:9876",
+            "[::]:9876",
+            "192.168.1.2:9876",
+            "[::ffff:127.0.0.1]:9876",
+        ] {
             let failure = Config::new(&args(Some(address), false)).expect_err("not loopback");
             assert_eq!(failure.exit, Exit::Config);
-            assert!(failure.words.contains("127.0.0.1:9876") && failure.words.contains("--insecure-no-auth"), "{}", failure.words);
+            assert!(
+                failure.words.contains("127.0.0.1:9876")
+                    && failure.words.contains("--insecure-no-auth"),
+                "{}",
+                failure.words
+            );
             assert!(Config::new(&args(Some(address), true)).is_ok());
         }
-        assert_eq!(Config::new(&args(Some("9876"), false)).expect_err("no address").exit, Exit::Config);
+        assert_eq!(
+            Config::new(&args(Some("9876"), false))
+                .expect_err("no address")
+                .exit,
+            Exit::Config
+        );
     }
 
     #[test]
     fn the_default_directory() {
         let os = |text| Some(OsStr::new(text));
         assert_eq!(default_data(os("/x"), os("/h")), Some("/x/broker".into()));
-        assert_eq!(default_data(os("x"), os("/h")), Some("/h/.local/share/broker".into()));
+        assert_eq!(
+            default_data(os("x"), os("/h")),
+            Some("/h/.local/share/broker".into())
+        );
         assert_eq!(default_data(None, os("")), None);
     }
 }

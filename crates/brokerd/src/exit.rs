@@ -49,6 +49,9 @@ pub(crate) struct Failure {
 impl Failure {
     /// Ends the daemon with words.
     pub(crate) fn new(exit: Exit, words: impl Into<String>) -> Self {
-        Self { exit, words: words.into() }
+        Self {
+            exit,
+            words: words.into(),
+        }
     }
 }

@@ -16,7 +16,10 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes the signals over from the kernel's default, which would end the process at once.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for the next one and says what the process ends with if it ends because of it. May be

@@ -86,10 +86,7 @@ impl Stage {
     async fn converse(&mut self, link: &Link, config: &Config, dir: &Path) -> Result<(), Failure> {
         let room = link.client().room(ROOM)?;
         let count = MESSAGES.len().to_string();
-        let mut follower = self.start(
-            dir,
-            &["read", ROOM, "--follow", "-n", &count],
-        )?;
+        let mut follower = self.start(dir, &["read", ROOM, "--follow", "-n", &count])?;
         self.say(&format!(
             "A follower in a second process (pid {}):  broker --as {FOLLOWER} read {ROOM} --follow",
             follower.child.id()

@@ -1,6 +1,6 @@
 //! `broker read`: history by pages, or history and what follows by a subscription.
 
-use broker_core::net::client::{Error, Item, Message, Page, Room, StartAt};
+use broker_core::{Error, Item, Message, Page, Room, StartAt};
 use broker_proto::{Epoch, Seq, SkipRange};
 use futures_util::FutureExt;
 

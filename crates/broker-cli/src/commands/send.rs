@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::pin::pin;
 use std::time::Instant;
 
-use broker_core::net::client::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
+use broker_core::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
 use broker_proto::limits::PAYLOAD_BYTES_MAX;
 use broker_proto::{Epoch, Level, Position};
 use bytes::Bytes;

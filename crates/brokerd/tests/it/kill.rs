@@ -12,7 +12,11 @@ use crate::support::{Daemon, Place, block_on, skipped};
 
 /// An address that is free now.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string()
 }
 
 fn kill_and_restart(place: &Place, daemon: Daemon, address: &str) -> Daemon {
@@ -28,7 +32,11 @@ async fn payloads(room: &Room) -> Vec<String> {
     let mut start = StartAt::START;
     loop {
         let page = room.read(start, 10_000, 1 << 20).await.unwrap();
-        all.extend(page.messages.iter().map(|message| String::from_utf8(message.payload.to_vec()).unwrap()));
+        all.extend(
+            page.messages
+                .iter()
+                .map(|message| String::from_utf8(message.payload.to_vec()).unwrap()),
+        );
         if page.is_last() {
             return all;
         }
@@ -43,7 +51,12 @@ fn a_client_rides_over_kills_and_every_message_is_there_once() {
     let mut daemon = Daemon::new(place.command(&["--listen", &address]));
     let url = format!("tcp://{address}");
     block_on(async {
-        let client = ClientConfig::new().sender("ann").timeout(Duration::from_secs(60)).connect(&url).await.unwrap();
+        let client = ClientConfig::new()
+            .sender("ann")
+            .timeout(Duration::from_secs(60))
+            .connect(&url)
+            .await
+            .unwrap();
         let room = client.room("log").unwrap();
         let mut sent = Vec::new();
         for round in 0..8 {
@@ -84,11 +97,20 @@ fn a_command_line_sender_rides_over_kills() {
     let mut daemon = Daemon::new(place.command(&["--listen", &address]));
     let command = |arguments: &[&str]| {
         let mut command = Command::new(&broker);
-        command.env_clear().env("HOME", place.path()).env("BROKER_NAME", "ann").env("BROKER_URL", &url).args(arguments);
+        command
+            .env_clear()
+            .env("HOME", place.path())
+            .env("BROKER_NAME", "ann")
+            .env("BROKER_URL", &url)
+            .args(arguments);
         command
     };
     let mut sender = command(&["send", "log", "--lines", "--json", "--timeout", "60s"]);
-    let mut sender = sender.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut sender = sender
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = sender.stdin.take().unwrap();
     let mut acks = BufReader::new(sender.stdout.take().unwrap()).lines();
     let mut expected = Vec::new();
@@ -105,6 +127,9 @@ fn a_command_line_sender_rides_over_kills() {
     assert_eq!(acks.count() + 5, 2000);
     assert!(sender.wait().unwrap().success());
     let read = command(&["read", "log", "--raw"]).output().unwrap();
-    assert!(read.status.success() && read.stdout == expected, "the room holds something else");
+    assert!(
+        read.status.success() && read.stdout == expected,
+        "the room holds something else"
+    );
     drop(daemon);
 }

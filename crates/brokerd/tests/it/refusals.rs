@@ -20,7 +20,12 @@ fn wrong_usage() {
 fn a_second_daemon_names_the_first() {
     let place = Place::new();
     let first = place.start();
-    let (code, words) = place.refused(&["--listen", "127.0.0.1:0", "--data", place.store().to_str().unwrap()]);
+    let (code, words) = place.refused(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        place.store().to_str().unwrap(),
+    ]);
     assert_eq!(code, Some(75), "{words}");
     assert!(words.contains(&first.child.id().to_string()), "{words}");
 }
@@ -41,7 +46,11 @@ fn a_port_that_another_program_has() {
 fn a_lock_that_somebody_holds() {
     let place = Place::new();
     drop(place.start());
-    let lock = File::options().read(true).write(true).open(place.store().join("lock")).unwrap();
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .open(place.store().join("lock"))
+        .unwrap();
     lock.lock().unwrap();
     let (code, words) = place.refused(&["--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(75), "{words}");
@@ -94,7 +103,11 @@ fn a_network_file_system() {
 
 /// Changes a field of `DIR/store` as a newer version would write it.
 fn newer(place: &Place, at: usize, value: &[u8]) {
-    let file = File::options().read(true).write(true).open(place.store().join("store")).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(place.store().join("store"))
+        .unwrap();
     let mut block = [0; 512];
     file.read_exact_at(&mut block, 0).unwrap();
     block[at..at + value.len()].copy_from_slice(value);
@@ -105,7 +118,10 @@ fn newer(place: &Place, at: usize, value: &[u8]) {
 
 #[test]
 fn a_store_of_a_newer_version() {
-    for (at, value, word) in [(8, &999u16.to_le_bytes()[..], "format"), (12, &999u32.to_le_bytes()[..], "feature level")] {
+    for (at, value, word) in [
+        (8, &999u16.to_le_bytes()[..], "format"),
+        (12, &999u32.to_le_bytes()[..], "feature level"),
+    ] {
         let place = Place::new();
         drop(place.start());
         newer(&place, at, value);
@@ -121,7 +137,10 @@ fn a_store_of_a_newer_version() {
 fn a_store_whose_identity_is_damaged() {
     let place = Place::new();
     drop(place.start());
-    let file = File::options().write(true).open(place.store().join("store")).unwrap();
+    let file = File::options()
+        .write(true)
+        .open(place.store().join("store"))
+        .unwrap();
     file.write_all_at(&[0xff; 4], 20).unwrap();
     let (code, words) = place.refused(&["--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(74), "{words}");
@@ -135,7 +154,8 @@ fn a_full_disk() {
         return skipped("mount");
     };
     let data = disk.path().join("store");
-    let (code, words) = place.refused(&["--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
+    let (code, words) =
+        place.refused(&["--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
     assert_eq!(code, Some(74), "{words}");
     assert!(words.contains("space"), "{words}");
 }

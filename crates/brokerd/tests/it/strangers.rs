@@ -5,7 +5,10 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use broker_core::StartAt;
-use broker_proto::{ErrorCode, Frame, Hello, Ping, ProducerId, Publish, PublishExtensions, RoomName, SenderName, StoreId, Subscribe, decode, limits};
+use broker_proto::{
+    ErrorCode, Frame, Hello, Ping, ProducerId, Publish, PublishExtensions, RoomName, SenderName,
+    StoreId, Subscribe, decode, limits,
+};
 use bytes::{Bytes, BytesMut};
 
 use crate::support::{Daemon, Place, block_on};
@@ -36,8 +39,13 @@ struct Stranger {
 impl Stranger {
     fn new(daemon: &Daemon) -> Self {
         let stream = TcpStream::connect(daemon.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { stream, read: BytesMut::new() }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self {
+            stream,
+            read: BytesMut::new(),
+        }
     }
 
     /// One that has said hello and was welcomed.
@@ -67,7 +75,9 @@ impl Stranger {
             }
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionReset) => return None,
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionReset) => {
+                    return None;
+                }
                 read => self.read.extend_from_slice(&buffer[..read.unwrap()]),
             }
         }
@@ -79,7 +89,9 @@ impl Stranger {
         while let Some(frame) = self.frame() {
             match frame {
                 Frame::Error(error) => code = Some(error.code),
-                Frame::Goodbye(goodbye) if !goodbye.code.is_none() => code = code.or(Some(goodbye.code)),
+                Frame::Goodbye(goodbye) if !goodbye.code.is_none() => {
+                    code = code.or(Some(goodbye.code))
+                }
                 _ => {}
             }
         }
@@ -89,7 +101,10 @@ impl Stranger {
 
 /// A frame of the given kind and head, without a body.
 fn raw_frame(kind: u8, head: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(3 + head.len()).unwrap().to_be_bytes().to_vec();
+    let mut frame = u32::try_from(3 + head.len())
+        .unwrap()
+        .to_be_bytes()
+        .to_vec();
     frame.push(kind);
     frame.extend(u16::try_from(head.len()).unwrap().to_le_bytes());
     frame.extend(head);
@@ -125,7 +140,11 @@ fn beside_others(misbehave: impl FnOnce(&Daemon)) {
         misbehave(&daemon);
         room.send("after").await.unwrap();
         let page = room.read(StartAt::START, 10, 1 << 20).await.unwrap();
-        assert_eq!(page.messages.len(), 2, "nothing of the stranger's was stored there");
+        assert_eq!(
+            page.messages.len(),
+            2,
+            "nothing of the stranger's was stored there"
+        );
         client.shutdown().await.unwrap();
     });
     daemon.signal(rustix::process::Signal::TERM);
@@ -142,7 +161,9 @@ fn random_bytes() {
         for first in [0u8, 0, 0, 0, 1, b'x', b'{', b'G', 0x16, 0xff] {
             let mut bytes = vec![first];
             for _ in 0..3000 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 bytes.push(state.to_le_bytes()[7]);
             }
             let mut stranger = Stranger::new(daemon);
@@ -168,7 +189,10 @@ fn half_a_frame_and_then_nothing() {
             patient.send(&whole[..cut]);
             let began = Instant::now();
             while patient.frame().is_some() {}
-            assert!(began.elapsed() < Duration::from_secs(15), "a hello that does not come is not waited for");
+            assert!(
+                began.elapsed() < Duration::from_secs(15),
+                "a hello that does not come is not waited for"
+            );
         }
     });
 }
@@ -180,7 +204,10 @@ fn a_false_length() {
         let mut stranger = Stranger::new(daemon);
         stranger.send(&[0, 0xff, 0xff, 0xff, 1]);
         stranger.send(b"BRKR");
-        assert!(matches!(stranger.last_error(), Some(ErrorCode::TOO_LARGE | ErrorCode::BAD_FRAME)));
+        assert!(matches!(
+            stranger.last_error(),
+            Some(ErrorCode::TOO_LARGE | ErrorCode::BAD_FRAME)
+        ));
         // And after the hello: a head that is longer than its frame.
         let mut stranger = Stranger::greeted(daemon);
         stranger.send(&[0, 0, 0, 3, 0x16, 0xff, 0xff]);
@@ -244,7 +271,13 @@ fn a_publish_with_a_false_checksum_or_over_the_limit() {
     beside_others(|daemon| {
         let publish = |body: Bytes| {
             let room = RoomName::parse("elsewhere").unwrap();
-            bytes_of(&Frame::Publish(Publish { room, first_number: 1, count: 1, extensions: PublishExtensions::NONE, body }))
+            bytes_of(&Frame::Publish(Publish {
+                room,
+                first_number: 1,
+                count: 1,
+                extensions: PublishExtensions::NONE,
+                body,
+            }))
         };
         let entry = |payload: &[u8], crc: u32| {
             let mut body = BytesMut::new();
@@ -295,18 +328,36 @@ fn clients_that_never_read_or_never_grant_credit_are_nobodys_trouble() {
         let client = daemon.client().await;
         let room = client.room("lobby").unwrap();
         let alone = send_times(&room).await;
-        let subscribe = |window| Frame::Subscribe(Subscribe { sub: 1, room: RoomName::parse("lobby").unwrap(), start: StartAt::START, window, flags: 0 });
+        let subscribe = |window| {
+            Frame::Subscribe(Subscribe {
+                sub: 1,
+                room: RoomName::parse("lobby").unwrap(),
+                start: StartAt::START,
+                window,
+                flags: 0,
+            })
+        };
         let mut strangers = Vec::new();
         for number in 0..20 {
             let mut stranger = Stranger::greeted(&daemon);
             // Half of them never grant credit; the others grant more than their sockets hold, and never read.
-            stranger.send(&bytes_of(&subscribe(if number % 2 == 0 { 0 } else { u32::MAX })));
+            stranger.send(&bytes_of(&subscribe(if number % 2 == 0 {
+                0
+            } else {
+                u32::MAX
+            })));
             strangers.push(stranger);
         }
         let beside = send_times(&room).await;
-        let (before, after) = (alone[alone.len() * 99 / 100], beside[beside.len() * 99 / 100]);
+        let (before, after) = (
+            alone[alone.len() * 99 / 100],
+            beside[beside.len() * 99 / 100],
+        );
         // Other tests share the machine, so only a stall shows: seconds, not milliseconds.
-        assert!(after < before * 10 + Duration::from_millis(200), "p99 {before:?} alone, {after:?} beside them");
+        assert!(
+            after < before * 10 + Duration::from_millis(200),
+            "p99 {before:?} alone, {after:?} beside them"
+        );
         let mut reader = room.subscribe(StartAt::START).await.unwrap();
         for _ in 0..600 {
             reader.next_message().await.unwrap().unwrap();

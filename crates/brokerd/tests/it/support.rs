@@ -39,7 +39,10 @@ impl Place {
     /// The binary with nothing in its environment but this place.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_brokerd"));
-        command.env_clear().env("HOME", self.path()).env("BROKERD_DATA", self.store());
+        command
+            .env_clear()
+            .env("HOME", self.path())
+            .env("BROKERD_DATA", self.store());
         command.args(arguments).stdin(Stdio::null());
         command
     }
@@ -60,7 +63,10 @@ impl Place {
 pub(crate) fn refused(mut command: Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 /// A running daemon; killed at the end of the test.
@@ -75,7 +81,11 @@ impl Daemon {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub(crate) fn new(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (told, line) = mpsc::channel();
         let words = thread::spawn(move || {
@@ -91,7 +101,11 @@ impl Daemon {
             words
         });
         match line.recv() {
-            Ok(line) if line.contains(" listening on ") => Self { child, line, words: Some(words) },
+            Ok(line) if line.contains(" listening on ") => Self {
+                child,
+                line,
+                words: Some(words),
+            },
             _ => panic!("it did not start: {}", words.join().unwrap()),
         }
     }
@@ -107,7 +121,8 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .unwrap();
     }
 
     /// Waits for its end: how it ended and all that it said.
@@ -118,7 +133,11 @@ impl Daemon {
 
     /// A client of it.
     pub(crate) async fn client(&self) -> Client {
-        ClientConfig::new().sender("ann").connect(&self.url()).await.unwrap()
+        ClientConfig::new()
+            .sender("ann")
+            .connect(&self.url())
+            .await
+            .unwrap()
     }
 }
 
@@ -132,7 +151,12 @@ impl Drop for Daemon {
 
 /// A runtime for the client library.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
 }
 
 /// Says that a test could not be made here, and why.
@@ -147,8 +171,16 @@ pub(crate) struct SmallDisk(PathBuf);
 impl SmallDisk {
     pub(crate) fn mount(at: PathBuf, bytes: usize) -> Option<Self> {
         let options = format!("size={bytes},mode=0700");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).output().ok()?;
-        if done.status.success() { Some(Self(at)) } else { None }
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(&at)
+            .output()
+            .ok()?;
+        if done.status.success() {
+            Some(Self(at))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -164,8 +196,13 @@ impl Drop for SmallDisk {
 
 /// All files below a directory: what a daemon that was refused must not have changed.
 pub(crate) fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut found: Vec<_> = entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = entries
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
     found.sort();
     found
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_core::net::client::{BulkTicket, Room, Ticket};
+use broker_core::{BulkTicket, Room, Ticket};
 use tokio::sync::Barrier;
 
 use super::figures::Latencies;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use broker_core::net::client::{Item, StartAt};
+use broker_core::{Item, StartAt};
 
 use super::figures::Latencies;
 use super::load::{Budget, Load};

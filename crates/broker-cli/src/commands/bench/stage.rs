@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use broker_core::net::client::{Client, Room, StartAt};
+use broker_core::{Client, Room, StartAt};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::publish::Published;

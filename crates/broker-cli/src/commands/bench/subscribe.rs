@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::net::client::{Item, StartAt};
+use broker_core::{Item, StartAt};
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use tokio::sync::{oneshot, watch};
