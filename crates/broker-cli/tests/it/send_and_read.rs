@@ -156,6 +156,7 @@ fn a_line_over_the_limit_stops_there_and_says_which() {
 #[test]
 fn lines_are_sent_as_they_come_and_acks_printed_when_idle() {
     let place = Place::new();
+    let _leader = place.serve("none");
     let mut command = place.command(&["send", "log", "--lines", "--json"]);
     command.stdin(Stdio::piped());
     let mut sender = crate::support::Running::new(command);
@@ -285,6 +286,7 @@ fn following_shows_the_last_ten_and_then_what_comes() {
 #[test]
 fn following_waits_for_a_room_that_does_not_exist() {
     let place = Place::new();
+    let _leader = place.serve("none");
     let mut reader = place.start(&["read", "later", "--follow", "--json"]);
     let mut other = place.start(&["read", "later", "-f", "--raw"]);
     place.send("later", &["first"]);

@@ -6,16 +6,6 @@ use std::process::Stdio;
 
 use crate::support::{Done, Place, Running, json_lines};
 
-/// A command that serves the place's store at this address until it is killed.
-fn serve(place: &Place, address: &str) -> Running {
-    place.send("ready", &["x"]);
-    let mut leader = place.start(&[
-        "read", "ready", "-f", "--raw", "--from", "-1", "--listen", address,
-    ]);
-    leader.line();
-    leader
-}
-
 /// An address that is free now.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0")
@@ -38,7 +28,7 @@ fn elsewhere(place: &Place, address: &str, arguments: &[&str]) -> std::process::
 fn every_command_works_over_an_address() {
     let place = Place::new();
     let address = free_address();
-    let _leader = serve(&place, &address);
+    let _leader = place.serve(&address);
     let run = |arguments: &[&str]| {
         Done::new(elsewhere(&place, &address, arguments).output().unwrap()).ok()
     };
@@ -58,7 +48,7 @@ fn a_command_waits_for_a_broker_that_is_not_there_yet() {
         &address,
         &["send", "lobby", "early", "--timeout", "30s"],
     ));
-    let _leader = serve(&place, &address);
+    let _leader = place.serve(&address);
     assert_eq!(sender.end().code, Some(0));
     assert_eq!(place.raw("lobby"), b"early\n");
 }
@@ -67,7 +57,7 @@ fn a_command_waits_for_a_broker_that_is_not_there_yet() {
 fn a_broker_killed_again_and_again_loses_and_doubles_nothing() {
     let place = Place::new();
     let address = free_address();
-    let mut leader = serve(&place, &address);
+    let mut leader = place.serve(&address);
     let mut command = elsewhere(
         &place,
         &address,
@@ -101,7 +91,7 @@ fn a_broker_killed_again_and_again_loses_and_doubles_nothing() {
         json_lines(sender.line().as_bytes());
         leader.child.kill().unwrap();
         leader.child.wait().unwrap();
-        leader = serve(&place, &address);
+        leader = place.serve(&address);
     }
     drop(stdin);
     let mut followed = Vec::new();

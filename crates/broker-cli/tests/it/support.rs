@@ -80,6 +80,17 @@ impl Place {
         self.run(&["read", room, "--raw"]).ok().stdout
     }
 
+    /// A command that serves the store to the others until the test ends. Every other command of the
+    /// test then is its client.
+    pub(crate) fn serve(&self, address: &str) -> Running {
+        self.send("ready", &["x"]);
+        let mut leader = self.start(&[
+            "read", "ready", "-f", "--raw", "--from", "-1", "--listen", address,
+        ]);
+        leader.line();
+        leader
+    }
+
     /// Starts it and lets it run.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::new(self.command(arguments))
@@ -118,7 +129,7 @@ impl Done {
             (self.code, self.stderr.as_str()),
             (Some(0), ""),
             "{}",
-            String::from_utf8_lossy(&self.stdout)
+            beginning(&self.stdout)
         );
         self
     }
@@ -127,7 +138,7 @@ impl Done {
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
-        assert_eq!(String::from_utf8_lossy(&self.stdout), "");
+        assert_eq!(beginning(&self.stdout), "");
         for word in words {
             assert!(
                 self.stderr.contains(word),
@@ -142,6 +153,11 @@ impl Done {
     pub(crate) fn json(&self) -> Vec<Value> {
         json_lines(&self.stdout)
     }
+}
+
+/// Enough of an output to know it by.
+fn beginning(output: &[u8]) -> String {
+    String::from_utf8_lossy(&output[..output.len().min(300)]).into_owned()
 }
 
 /// JSON, one value a line.
