@@ -4,7 +4,11 @@ use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use crate::support::{Place, SmallDisk, files, refused, skipped};
+use broker_core::ErrorKind;
+use broker_proto::ErrorCode;
+use rustix::process::Signal;
+
+use crate::support::{Daemon, Place, SmallDisk, block_on, files, refused, skipped};
 
 #[test]
 fn wrong_usage() {
@@ -153,9 +157,22 @@ fn a_full_disk() {
     let Some(disk) = SmallDisk::mount(place.directory("small"), 64 << 10) else {
         return skipped("mount");
     };
+    // It serves all the same: what is stored can be read, and space may come back.
     let data = disk.path().join("store");
-    let (code, words) =
-        place.refused(&["--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
-    assert_eq!(code, Some(74), "{words}");
-    assert!(words.contains("space"), "{words}");
+    let daemon =
+        Daemon::new(place.command(&["--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]));
+    block_on(async {
+        let client = daemon.client().await;
+        let error = client.room("lobby").unwrap().send("hi").await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Refused(ErrorCode::NO_SPACE),
+            "{error}"
+        );
+        assert!(error.to_string().contains("space"), "{error}");
+        assert!(client.rooms("", 10).await.unwrap().rooms.is_empty());
+    });
+    daemon.signal(Signal::TERM);
+    let (status, words) = daemon.end();
+    assert_eq!(status.code(), Some(0), "{words}");
 }

@@ -61,12 +61,26 @@ impl Place {
 /// Runs a command that is expected to end by itself, having said something on standard error only.
 #[track_caller]
 pub(crate) fn refused(mut command: Command) -> (Option<i32>, String) {
-    let output = command.output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    (
-        output.status.code(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut words = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+    {
+        let is_serving = line.starts_with("brokerd ");
+        words.push_str(&line);
+        words.push('\n');
+        if is_serving {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it was not refused: {words}");
+        }
+    }
+    (child.wait().unwrap().code(), words)
 }
 
 /// A running daemon; killed at the end of the test.
