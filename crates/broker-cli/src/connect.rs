@@ -10,6 +10,7 @@ use broker_proto::ErrorCode;
 
 use crate::config::{Config, Listen, Target};
 use crate::exit::{Exit, Failure, chain};
+use crate::output::say;
 use crate::signals::Stop;
 
 /// How long a command means to stay.
@@ -38,6 +39,7 @@ impl Link {
             }
             Target::Store(dir) => {
                 let node = Node::join(node_config(config, dir, stay)).await?;
+                node.warnings().iter().for_each(|warning| say(warning));
                 Ok(Self {
                     client: node.client(),
                     node: Some(node),

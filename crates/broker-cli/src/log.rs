@@ -1,6 +1,7 @@
 //! What the library logs, on standard error.
 //!
-//! A command line is quiet by default: warnings only. `-v` and `BROKER_LOG` change that.
+//! A command line is quiet by default: what its user should know it says itself, in words, so only
+//! errors of the library are logged. `-v` and `BROKER_LOG` change that.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -28,7 +29,7 @@ pub(crate) fn start(verbose: u8) -> Result<(), Failure> {
         // A fixed level needs none of the filter's machinery, which costs time at every start.
         None => {
             let level = match verbose {
-                0 => LevelFilter::WARN,
+                0 => LevelFilter::ERROR,
                 1 => LevelFilter::INFO,
                 _ => LevelFilter::DEBUG,
             };

@@ -65,9 +65,7 @@ fn more_rooms_than_one_answer_holds() {
 #[test]
 fn status_names_the_leader_and_where_it_listens() {
     let place = Place::new();
-    let mut leader = place.start(&["read", "lobby", "-f", "--raw", "--listen", "127.0.0.1:0"]);
-    place.send("lobby", &["hi"]);
-    assert_eq!(leader.line(), "hi\n");
+    let leader = place.serve("127.0.0.1:0");
     let status = &place.run(&["status", "--json"]).ok().json()[0];
     assert_eq!(status["pid"], leader.child.id());
     let addresses: Vec<_> = status["addresses"]

@@ -48,7 +48,9 @@ impl Place {
             .env_clear()
             .env("HOME", self.path())
             .env("BROKER_DATA", self.store())
-            .env("BROKER_NAME", "ann");
+            .env("BROKER_NAME", "ann")
+            // Tests run side by side, and there is one default port.
+            .env("BROKER_LISTEN", "none");
         command.args(arguments).stdin(Stdio::null());
         command
     }
