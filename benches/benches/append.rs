@@ -14,7 +14,7 @@ fn append(c: &mut Criterion) {
         (1, 256, 128),
         (64, 16, 128),
         (64, 16, 1024),
-        (64, 16, 16 << 10),
+        (32, 16, 16 << 10),
     ] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut bench = Bench::open(dir.path());
