@@ -101,12 +101,14 @@ pub(super) fn welcome() -> Welcome {
 impl Listener {
     /// The next connection, before anything is said.
     pub(super) async fn accept(&mut self) -> Peer {
-        Peer::new(
-            self.streams
-                .recv()
-                .await
-                .expect("the client has been dropped"),
-        )
+        self.try_accept()
+            .await
+            .expect("the client has been dropped")
+    }
+
+    /// The next connection; `None` when the client has come to its end.
+    pub(super) async fn try_accept(&mut self) -> Option<Peer> {
+        self.streams.recv().await.map(Peer::new)
     }
 
     /// The next connection, welcomed.

@@ -101,7 +101,10 @@ async fn serve(mut listener: Listener, fates: Vec<Fate>, unacked_max: u32) -> Mo
     let mut model = Model::default();
     let mut fates = fates.into_iter();
     loop {
-        let mut peer = listener.accept().await;
+        // A goodbye may have gone down with its connection.
+        let Some(mut peer) = listener.try_accept().await else {
+            return model;
+        };
         let stays = Fate {
             frames: None,
             acks: 0,

@@ -289,8 +289,10 @@ async fn the_window_is_admitted_again_as_it_is_read() {
             sent += 3;
             peer.send(deliver).await;
         }
-        // Nothing is admitted while nothing is read.
-        peer.expect_silence(Duration::from_secs(1)).await;
+        if read == 0 {
+            // Nothing is admitted while nothing is read.
+            peer.expect_silence(Duration::from_secs(1)).await;
+        }
         let next = peer.recv();
         tokio::pin!(next);
         loop {
@@ -314,21 +316,21 @@ async fn a_resumed_window_leaves_room_for_what_is_unread() {
     let (client, mut peer, mut listener) =
         connected_with(config().window_bytes(1000), welcome()).await;
     let (mut subscription, sub) = subscribed(&client, &mut peer, 1).await;
-    let deliver = deliver_frame(sub, 1, 10);
+    let deliver = deliver_frame(sub, 1, 15);
     let bytes = u32::try_from(deliver.body.len()).unwrap();
     peer.send(deliver).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop(peer);
     let (mut peer, subscribe) = resumed(&mut listener).await;
     assert_eq!(subscribe.window, 1000 - bytes);
-    peer.subscribed(subscribe.sub, EPOCH, 11, 10).await;
+    peer.subscribed(subscribe.sub, EPOCH, 16, 15).await;
     // Read to its end, the frame is admitted again: the window is whole.
-    take(&mut subscription, 10).await;
+    take(&mut subscription, 15).await;
     assert!(subscription.next().now_or_never().is_none());
     let Frame::Credit(credit) = peer.recv().await else {
         panic!("no credit")
     };
-    assert_eq!(credit.bytes, bytes.max(credit.bytes.min(bytes)));
+    assert_eq!(credit.bytes, bytes);
 }
 
 #[tokio::test]
@@ -469,9 +471,7 @@ async fn dropping_it_unsubscribes_and_late_deliveries_are_dropped() {
 async fn a_subscribe_that_is_dropped_while_it_waits_is_taken_back() {
     let (client, mut peer, _listener) = connected().await;
     let room = client.room("ops").unwrap();
-    let mut begin = Box::pin(std::future::IntoFuture::into_future(
-        room.subscribe(StartAt::START),
-    ));
+    let mut begin = Box::pin(IntoFuture::into_future(room.subscribe(StartAt::START)));
     assert!(begin.as_mut().now_or_never().is_none());
     let subscribe = peer.subscribe().await;
     drop(begin);
