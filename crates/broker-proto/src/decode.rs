@@ -19,6 +19,8 @@ use crate::name::{NameCache, NameError};
 const RESERVE_BYTES_MIN: usize = 4096;
 
 /// Why bytes are not a frame. Every one of them ends the connection.
+///
+/// The text goes to the peer, so it holds the whole reason and there is no `source` beside it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -62,20 +64,20 @@ pub enum DecodeError {
         what: &'static str,
     },
     /// The frame's extensions are malformed, or one must be understood and is not.
-    #[error("{frame}: {source}")]
+    #[error("{frame}: {cause}")]
     Extension {
         /// The frame.
         frame: Kind,
         /// What is wrong.
-        source: ExtensionError,
+        cause: ExtensionError,
     },
     /// A name breaks the rules.
-    #[error("{frame}: {source}")]
+    #[error("{frame}: {cause}")]
     Name {
         /// The frame.
         frame: Kind,
         /// Which rule, and where.
-        source: NameError,
+        cause: NameError,
     },
 }
 
@@ -88,8 +90,8 @@ impl DecodeError {
             Self::Empty | Self::BadMagic { .. } | Self::Malformed { .. } => ErrorCode::BAD_FRAME,
             Self::UnknownKind { .. } => ErrorCode::UNKNOWN_KIND,
             Self::UnsupportedVersion { .. } => ErrorCode::UNSUPPORTED_VERSION,
-            Self::Extension { source, .. } => source.code(),
-            Self::Name { source, .. } => source.code(),
+            Self::Extension { cause, .. } => cause.code(),
+            Self::Name { cause, .. } => cause.code(),
         }
     }
 

@@ -92,6 +92,8 @@ codes! {
     INTERNAL = 27, "internal";
     /// The peer left pings unanswered or took no bytes for too long.
     SLOW_PEER = 28, "slow_peer";
+    /// The number was passed over; it was not stored and cannot be any more without breaking the order.
+    NOT_STORED = 29, "not_stored";
 }
 
 impl ErrorCode {
@@ -146,7 +148,7 @@ mod tests {
             assert_eq!(code.get(), number);
             assert!(names.insert(code.name()), "{code} has the name of another");
         }
-        assert_eq!(names.len(), 29);
+        assert_eq!(names.len(), 30);
     }
 
     #[test]

@@ -1,1 +1,9 @@
-//! broker-sim.
+//! Simulated surroundings for testing the broker: a hostile disk, and numbers that repeat for a seed. Not published.
+//!
+//! **Invariant:** nothing here reads a clock, asks for real random numbers or touches a real disk; a seed repeats any run.
+
+pub mod disk;
+pub mod rng;
+
+pub use disk::{CrashMode, Errno, Fault, SimDisk, SimFile, Tear};
+pub use rng::Rng;

@@ -264,7 +264,7 @@ pub(crate) fn take_producer(parts: &Parts, list: &[u8]) -> Result<Option<Produce
     let id = entry
         .map(|entry| entry.array())
         .transpose()
-        .map_err(|source| parts.extension_error(source))?;
+        .map_err(|cause| parts.extension_error(cause))?;
     Ok(id.map(ProducerId::new))
 }
 

@@ -43,8 +43,8 @@ impl Wire for GetCursor {
         let header: GetCursorHeader<'_> = parts.only_header()?;
         let room = names
             .room(header.room)
-            .map_err(|source| parts.name_error(source))?;
-        let name = CursorName::parse(header.name).map_err(|source| parts.name_error(source))?;
+            .map_err(|cause| parts.name_error(cause))?;
+        let name = CursorName::parse(header.name).map_err(|cause| parts.name_error(cause))?;
         Ok(Self {
             correlation: header.correlation,
             room,
@@ -120,8 +120,8 @@ impl Wire for SetCursor {
             correlation: header.correlation,
             room: names
                 .room(header.room)
-                .map_err(|source| parts.name_error(source))?,
-            name: CursorName::parse(header.name).map_err(|source| parts.name_error(source))?,
+                .map_err(|cause| parts.name_error(cause))?,
+            name: CursorName::parse(header.name).map_err(|cause| parts.name_error(cause))?,
             position: header.position,
             expected: header.expected,
             flags: parts.flags(header.flags, Self::COMPARE | Self::DELETE)?,

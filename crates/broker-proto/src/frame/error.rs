@@ -15,9 +15,9 @@ use crate::name::NameCache;
 pub struct Error {
     /// What went wrong.
     pub code: ErrorCode,
-    /// The correlation number or subscription that it is about; with `kind` it says which request failed.
+    /// The correlation number or subscription that it is about, with `kind` saying which of them; 0 = the connection.
     pub about: u64,
-    /// Kind of the frame that it answers; 0 = none. With both zero it is about the connection.
+    /// Kind of the frame that it answers; 0 = none.
     pub kind: u8,
     /// What went wrong, for people, at most 1,024 bytes.
     pub detail: String,

@@ -87,7 +87,7 @@ impl Parts {
         known: &[u16],
     ) -> Result<extension::Iter<'a>, DecodeError> {
         extension::check(list, EXTENSIONS_BYTES_MAX, known)
-            .map_err(|source| self.extension_error(source))?;
+            .map_err(|cause| self.extension_error(cause))?;
         Ok(extension::iter(list))
     }
 
@@ -159,18 +159,18 @@ impl Parts {
     }
 
     /// An error of this frame's extensions.
-    pub(crate) const fn extension_error(&self, source: extension::ExtensionError) -> DecodeError {
+    pub(crate) const fn extension_error(&self, cause: extension::ExtensionError) -> DecodeError {
         DecodeError::Extension {
             frame: self.kind,
-            source,
+            cause,
         }
     }
 
     /// An error of a name in this frame.
-    pub(crate) const fn name_error(&self, source: crate::name::NameError) -> DecodeError {
+    pub(crate) const fn name_error(&self, cause: crate::name::NameError) -> DecodeError {
         DecodeError::Name {
             frame: self.kind,
-            source,
+            cause,
         }
     }
 }

@@ -57,7 +57,7 @@ impl Wire for Hello {
         let header: HelloHeader<'_> = parts.only_header()?;
         Ok(Self {
             build: parts.text(header.build, BUILD_BYTES_MAX)?,
-            sender: SenderName::parse(header.sender).map_err(|source| parts.name_error(source))?,
+            sender: SenderName::parse(header.sender).map_err(|cause| parts.name_error(cause))?,
             producer: header.producer,
             feature_level: header.feature_level,
             known_store: header.known_store,

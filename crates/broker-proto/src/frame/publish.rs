@@ -175,13 +175,13 @@ impl Wire for Publish {
                 PRODUCER => {
                     let id = entry
                         .array()
-                        .map_err(|source| parts.extension_error(source))?;
+                        .map_err(|cause| parts.extension_error(cause))?;
                     extensions.producer = Some(ProducerId::new(id));
                 }
                 EXPECTED_HEAD => {
                     let seq = entry
                         .array()
-                        .map_err(|source| parts.extension_error(source))?;
+                        .map_err(|cause| parts.extension_error(cause))?;
                     extensions.expected_head = Some(Seq::new(u64::from_le_bytes(seq)));
                 }
                 _ => {}
@@ -189,7 +189,7 @@ impl Wire for Publish {
         }
         let room = names
             .room(header.room)
-            .map_err(|source| parts.name_error(source))?;
+            .map_err(|cause| parts.name_error(cause))?;
         let (first_number, count) = (header.first_number, header.count);
         Ok(Self {
             room,
@@ -250,7 +250,7 @@ impl<'a> Iterator for PublishIter<'a> {
     }
 }
 
-/// Why a publish cannot be stored. `index` counts its messages from zero.
+/// Why a publish cannot be stored; the text goes to the publisher. `index` counts its messages from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
@@ -287,12 +287,12 @@ pub enum CheckError {
         expected: u32,
     },
     /// A message's extensions are malformed, or one must be understood and is not.
-    #[error("message {index}: {source}")]
+    #[error("message {index}: {cause}")]
     Extension {
         /// The message.
         index: u32,
         /// What is wrong.
-        source: ExtensionError,
+        cause: ExtensionError,
     },
 }
 
@@ -304,7 +304,7 @@ impl CheckError {
             Self::Short { .. } | Self::LeftOver { .. } => ErrorCode::BAD_FRAME,
             Self::TooLarge { .. } => ErrorCode::TOO_LARGE,
             Self::Checksum { .. } => ErrorCode::BAD_CHECKSUM,
-            Self::Extension { source, .. } => source.code(),
+            Self::Extension { cause, .. } => cause.code(),
         }
     }
 }
@@ -336,7 +336,7 @@ fn check_entry(index: u32, entry: &PublishEntry<'_>, payload_max: usize) -> Resu
         });
     }
     extension::check(entry.extensions, MESSAGE_EXTENSIONS_BYTES_MAX, MESSAGE_KEYS)
-        .map_err(|source| CheckError::Extension { index, source })?;
+        .map_err(|cause| CheckError::Extension { index, cause })?;
     let found = crc32c::crc32c(entry.payload);
     if found != entry.crc {
         return Err(CheckError::Checksum {

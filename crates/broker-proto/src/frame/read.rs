@@ -56,7 +56,7 @@ impl Wire for Read {
             correlation: header.correlation,
             room: names
                 .room(header.room)
-                .map_err(|source| parts.name_error(source))?,
+                .map_err(|cause| parts.name_error(cause))?,
             start: header.start.start(&parts)?,
             count_max: header.count_max,
             bytes_max: header.bytes_max,

@@ -13,7 +13,8 @@ use crate::id::ProducerId;
 use crate::limits::DETAIL_BYTES_MAX;
 use crate::name::NameCache;
 
-/// Broker: the messages with these numbers are not stored. Their numbers are used up, except for codes to retry.
+/// Broker: the messages with these numbers are not stored. Their numbers are
+/// spent: to try again, publish under new ones, which is safe because nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Number of the first message.

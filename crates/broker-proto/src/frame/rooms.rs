@@ -165,7 +165,7 @@ impl Wire for RoomList {
             let (raw, after) = RoomEntry::split(rest)
                 .ok_or_else(|| parts.malformed("a room is cut short or its name is not UTF-8"))?;
             let name =
-                RoomName::parse_reserved(raw.name).map_err(|source| parts.name_error(source))?;
+                RoomName::parse_reserved(raw.name).map_err(|cause| parts.name_error(cause))?;
             let RawEntry {
                 epoch,
                 first,

@@ -209,7 +209,7 @@ impl Wire for Subscribe {
             sub: header.sub,
             room: names
                 .room(header.room)
-                .map_err(|source| parts.name_error(source))?,
+                .map_err(|cause| parts.name_error(cause))?,
             start: header.start.start(&parts)?,
             window: header.window,
             flags: parts.flags(header.flags, Self::WAIT)?,
@@ -217,7 +217,7 @@ impl Wire for Subscribe {
     }
 }
 
-/// Broker: the subscription stands.
+/// Broker: the subscription stands. Sent again when its history changes, or a room that was waited for is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
     /// The subscription.

@@ -1,0 +1,359 @@
+//! Which rooms a segment holds, and where.
+//!
+//! The index of the active segment grows in memory as batches are written. When the segment is
+//! sealed it is kept in a *footer*, a file beside the segment. A footer only helps to find things:
+//! it is never synced, it is believed only if its checksum is right, and it is made again from the
+//! segment when it is not there.
+//!
+//! Per room the index keeps an entry for the first batch, and further ones no closer than
+//! [`ENTRY_SPACING`] bytes apart, so its size follows the size of the segment and not the number of
+//! messages.
+
+use std::collections::HashMap;
+
+use broker_proto::{Micros, RoomId, Seq};
+
+use super::batch::BatchRun;
+use super::bytes::{Fields, crc32c, put};
+use super::position::LogPosition;
+use super::segment::SegmentName;
+use super::state_record::{RawRecord, RoomRecord, kind};
+
+/// Bytes of log between two entries of one room.
+pub(crate) const ENTRY_SPACING: u64 = 32 << 10;
+
+const MAGIC: [u8; 8] = *b"BRKRIDX\n";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 64;
+const ROOM_BYTES: usize = 48;
+const ENTRY_BYTES: usize = 24;
+
+/// A place to begin reading a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The first seq at or after this place.
+    pub(crate) seq: Seq,
+    /// The batch.
+    pub(crate) at: LogPosition,
+    /// The latest time of any message of the room before this place.
+    pub(crate) time_before: Micros,
+}
+
+/// One room within one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoomIndex {
+    pub(crate) last_seq: Seq,
+    /// The latest time of any message of the room up to the end of this segment.
+    pub(crate) last_time: Micros,
+    /// Where the room's newest message before this segment lies; `NONE` if this segment has its
+    /// first.
+    pub(crate) previous: LogPosition,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl RoomIndex {
+    /// The first seq of the room in this segment.
+    pub(crate) fn first_seq(&self) -> Seq {
+        self.entries.first().map_or(Seq::NONE, |entry| entry.seq)
+    }
+
+    /// The last entry at or before a seq, and where the next one lies.
+    pub(crate) fn entry_for(&self, seq: Seq) -> Option<(Entry, Option<LogPosition>)> {
+        let after = self.entries.partition_point(|entry| entry.seq <= seq);
+        self.entry_and_next(after.checked_sub(1)?)
+    }
+
+    /// The last entry before which no message has this time, and where the next one lies.
+    pub(crate) fn entry_for_time(&self, time: Micros) -> Option<(Entry, Option<LogPosition>)> {
+        let after = self
+            .entries
+            .partition_point(|entry| entry.time_before < time);
+        self.entry_and_next(after.checked_sub(1)?)
+    }
+
+    fn entry_and_next(&self, at: usize) -> Option<(Entry, Option<LogPosition>)> {
+        Some((
+            *self.entries.get(at)?,
+            self.entries.get(at + 1).map(|next| next.at),
+        ))
+    }
+}
+
+/// All rooms within one segment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SegmentIndex {
+    rooms: HashMap<RoomId, RoomIndex>,
+}
+
+impl SegmentIndex {
+    /// Notes the messages of one room in one batch. `previous` and `time_before` tell of the room
+    /// before this batch.
+    pub(crate) fn add(
+        &mut self,
+        run: &BatchRun,
+        at: LogPosition,
+        time: Micros,
+        previous: LogPosition,
+        time_before: Micros,
+    ) {
+        let room = self.rooms.entry(run.room).or_insert_with(|| RoomIndex {
+            last_seq: Seq::NONE,
+            last_time: time_before,
+            previous,
+            entries: Vec::new(),
+        });
+        if room
+            .entries
+            .last()
+            .is_none_or(|last| at.since(last.at) >= ENTRY_SPACING)
+        {
+            room.entries.push(Entry {
+                seq: run.first_seq,
+                at,
+                time_before: room.last_time,
+            });
+        }
+        room.last_seq = run.last_seq();
+        room.last_time = room.last_time.max(time);
+    }
+
+    pub(crate) fn room(&self, room: RoomId) -> Option<&RoomIndex> {
+        self.rooms.get(&room)
+    }
+
+    /// Roughly how many bytes of memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let entries: usize = self.rooms.values().map(|room| room.entries.len()).sum();
+        self.rooms.len() * (ROOM_BYTES + 32) + entries * ENTRY_BYTES
+    }
+
+    /// The footer of the segment `name` that ends at `end`.
+    pub(crate) fn encode(&self, name: SegmentName, end: LogPosition) -> Vec<u8> {
+        let mut ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        ids.sort_unstable();
+        let mut rooms = Vec::with_capacity(ids.len() * ROOM_BYTES);
+        let mut entries = Vec::new();
+        for id in &ids {
+            let Some(room) = self.rooms.get(id) else {
+                continue;
+            };
+            let mut row = [0; ROOM_BYTES];
+            put(&mut row, 0, &id.get().to_le_bytes());
+            put(
+                &mut row,
+                4,
+                &u32::try_from(room.entries.len()).unwrap_or(0).to_le_bytes(),
+            );
+            put(&mut row, 8, &room.last_seq.get().to_le_bytes());
+            put(&mut row, 16, &room.last_time.get().to_le_bytes());
+            put(&mut row, 24, &room.previous.get().to_le_bytes());
+            rooms.extend_from_slice(&row);
+            for entry in &room.entries {
+                let mut row = [0; ENTRY_BYTES];
+                put(&mut row, 0, &entry.seq.get().to_le_bytes());
+                put(&mut row, 8, &entry.at.get().to_le_bytes());
+                put(&mut row, 16, &entry.time_before.get().to_le_bytes());
+                entries.extend_from_slice(&row);
+            }
+        }
+        let mut head = [0; HEAD_BYTES];
+        put(&mut head, 0, &MAGIC);
+        put(&mut head, 12, &VERSION.to_le_bytes());
+        put(&mut head, 16, &name.id.0.to_le_bytes());
+        put(&mut head, 24, &name.generation.to_le_bytes());
+        put(
+            &mut head,
+            28,
+            &u32::try_from(ids.len()).unwrap_or(0).to_le_bytes(),
+        );
+        put(&mut head, 32, &end.get().to_le_bytes());
+        let crc = footer_crc(&head, &rooms, &entries);
+        put(&mut head, 8, &crc.to_le_bytes());
+        [&head[..], &rooms, &entries].concat()
+    }
+
+    /// Reads the footer of the segment `name`, and where that segment ends; `None` unless every
+    /// byte is right.
+    pub(crate) fn decode(bytes: &[u8], name: SegmentName) -> Option<(Self, LogPosition)> {
+        let head = bytes.get(..HEAD_BYTES)?;
+        let fields = Fields(head);
+        let ours = head.get(..8)? == MAGIC
+            && fields.u32(12) == VERSION
+            && fields.u64(16) == name.id.0
+            && fields.u32(24) == name.generation
+            && fields.u32(8) == footer_crc(head, bytes.get(HEAD_BYTES..)?, &[]);
+        if !ours {
+            return None;
+        }
+        let count = fields.u32(28) as usize;
+        let rows_end = HEAD_BYTES.checked_add(count.checked_mul(ROOM_BYTES)?)?;
+        let mut entries = bytes.get(rows_end..)?.chunks_exact(ENTRY_BYTES).map(|row| {
+            let fields = Fields(row);
+            Entry {
+                seq: Seq::new(fields.u64(0)),
+                at: LogPosition::new(fields.u64(8)),
+                time_before: Micros::new(fields.i64(16)),
+            }
+        });
+        let mut rooms = HashMap::with_capacity(count);
+        for row in bytes.get(HEAD_BYTES..rows_end)?.chunks_exact(ROOM_BYTES) {
+            let fields = Fields(row);
+            let room = RoomIndex {
+                last_seq: Seq::new(fields.u64(8)),
+                last_time: Micros::new(fields.i64(16)),
+                previous: LogPosition::new(fields.u64(24)),
+                entries: entries.by_ref().take(fields.u32(4) as usize).collect(),
+            };
+            rooms.insert(RoomId::new(fields.u32(0)), room);
+        }
+        Some((Self { rooms }, LogPosition::new(fields.u64(32))))
+    }
+}
+
+/// Builds the index of a segment from the segment alone: every segment says of each of its rooms,
+/// before the first message, where the room stood until then.
+#[derive(Debug, Default)]
+pub(crate) struct IndexBuilder {
+    index: SegmentIndex,
+    before: HashMap<u32, (LogPosition, Micros)>,
+    base: LogPosition,
+}
+
+impl IndexBuilder {
+    /// For a segment that begins at `base`.
+    pub(crate) fn new(base: LogPosition) -> Self {
+        Self {
+            base,
+            ..Self::default()
+        }
+    }
+
+    /// Takes the state records of a batch.
+    pub(crate) fn state_records(&mut self, records: &[u8]) {
+        let mut at = 0;
+        while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
+            if record.head.kind == kind::ROOM
+                && record.payload_is_whole()
+                && let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(record.payload())
+            {
+                let previous = match room.head {
+                    0 => LogPosition::NONE,
+                    _ => LogPosition::new(room.last_at),
+                };
+                self.before
+                    .entry(room.room)
+                    .or_insert((previous, Micros::new(room.last_time)));
+            }
+            at += record.bytes.len();
+        }
+    }
+
+    /// Takes the messages of one room in one batch.
+    pub(crate) fn messages(&mut self, run: &BatchRun, at: LogPosition, time: Micros) {
+        // A room that is not named here was named in a part that was copied or is lost: look
+        // further back from the segment before.
+        let somewhere = match self.base {
+            LogPosition::START => LogPosition::NONE,
+            base => LogPosition::new(base.get() - 1),
+        };
+        let (previous, time_before) = self
+            .before
+            .get(&run.room.get())
+            .copied()
+            .unwrap_or((somewhere, Micros::new(i64::MIN)));
+        self.index.add(run, at, time, previous, time_before);
+    }
+
+    pub(crate) fn finish(self) -> SegmentIndex {
+        self.index
+    }
+}
+
+fn footer_crc(head: &[u8], rooms: &[u8], entries: &[u8]) -> u32 {
+    crc32c(&[
+        head.get(..8).unwrap_or_default(),
+        head.get(12..).unwrap_or_default(),
+        rooms,
+        entries,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
+    use super::super::segment::SegmentId;
+    use super::*;
+
+    fn index() -> (SegmentIndex, SegmentName) {
+        let mut index = SegmentIndex::default();
+        for n in 0..100_u64 {
+            let run = BatchRun {
+                room: RoomId::new(1 + u32::try_from(n % 3).unwrap()),
+                offset: 72,
+                bytes: 400,
+                count: 4,
+                first_seq: Seq::new(n / 3 * 4 + 1),
+            };
+            let time = i64::try_from(n).unwrap();
+            index.add(
+                &run,
+                LogPosition::new(n * 9000),
+                Micros::new(time),
+                LogPosition::NONE,
+                Micros::new(0),
+            );
+        }
+        (
+            index,
+            SegmentName {
+                id: SegmentId(4),
+                generation: 0,
+            },
+        )
+    }
+
+    #[test]
+    fn entries_are_spaced_and_lead_to_their_seqs() {
+        let (index, _) = index();
+        let room = index.room(RoomId::new(1)).unwrap();
+        assert!(
+            room.entries
+                .windows(2)
+                .all(|pair| pair[1].at.since(pair[0].at) >= ENTRY_SPACING)
+        );
+        let (entry, next) = room.entry_for(Seq::new(50)).unwrap();
+        assert!(entry.seq <= Seq::new(50) && next.unwrap() > entry.at);
+        let (entry, _) = room.entry_for_time(Micros::new(50)).unwrap();
+        assert!(entry.time_before < Micros::new(50));
+        assert_eq!(room.first_seq(), Seq::FIRST);
+    }
+
+    #[test]
+    fn a_footer_is_believed_only_when_every_bit_is_right() {
+        let (index, name) = index();
+        let bytes = index.encode(name, LogPosition::new(900_000));
+        assert_eq!(
+            SegmentIndex::decode(&bytes, name),
+            Some((index, LogPosition::new(900_000)))
+        );
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentIndex::decode(&damaged, name), None, "bit {bit}");
+        }
+        assert_eq!(
+            SegmentIndex::decode(
+                &bytes,
+                SegmentName {
+                    id: SegmentId(5),
+                    generation: 0
+                }
+            ),
+            None
+        );
+    }
+}

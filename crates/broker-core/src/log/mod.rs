@@ -1,0 +1,57 @@
+//! The durable queue: one log for all rooms, on a directory of segment files.
+
+pub mod batch;
+mod builder;
+mod bytes;
+mod error;
+mod index;
+pub mod position;
+pub(crate) mod reader;
+pub(crate) mod recovery;
+mod replay;
+mod scan;
+pub mod segment;
+mod segments;
+pub(crate) mod state_record;
+pub mod storage;
+pub(crate) mod tail;
+mod window;
+mod writer;
+
+pub use error::RecoveryError;
+pub use recovery::FEATURE_LEVEL;
+
+pub(crate) use builder::BatchBuilder;
+pub(crate) use bytes::Fields;
+pub(crate) use segments::{Segment, Segments};
+pub(crate) use state_record as state;
+pub(crate) use writer::{LogWriter, Spare, Start, WriteFault, Written, is_no_space, make_spare};
+
+use broker_proto::{Micros, PublishEntry, RoomId, Seq};
+
+use state_record::MessageHead;
+
+/// Appends the record of one message: the fixed head, what the session stamped, the publisher's
+/// extensions and payload.
+pub(crate) fn message_record(
+    out: &mut Vec<u8>,
+    room: RoomId,
+    seq: Seq,
+    time: Micros,
+    head: &[u8],
+    entry: &PublishEntry<'_>,
+) {
+    let fixed = MessageHead {
+        room,
+        seq,
+        time,
+        payload_crc: entry.crc,
+        payload_bytes: entry.payload.len(),
+        head,
+        extensions: entry.extensions,
+    };
+    out.extend_from_slice(&fixed.encode());
+    out.extend_from_slice(head);
+    out.extend_from_slice(entry.extensions);
+    out.extend_from_slice(entry.payload);
+}

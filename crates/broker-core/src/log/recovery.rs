@@ -1,0 +1,468 @@
+//! Opens a log: finds its segments, its end, and the state that it tells.
+//!
+//! ```text
+//!            checkpoint                    D = proven durable      end
+//!                 |                              |                  |
+//!   ..............|==============================|xxxxxxxxx|????????|
+//!   not read      replayed; what is not          whole     torn:
+//!                 readable here is damage        batches:  set aside
+//!                                                copied
+//! ```
+//!
+//! Everything before `D`, the highest `durable_upto` that any batch vouches for, was acknowledged:
+//! what does not read back there is damage, reported and isolated, never the end of the log.
+//! Behind `D` a batch counts only if every byte of it is right. Unless a mark proves that nothing
+//! is missing, that tail is copied into a new segment before anybody is served, because after a
+//! failed sync the page cache may show what the disk does not have.
+
+use std::io;
+
+use broker_proto::StoreId;
+use bytes::Bytes;
+
+use super::batch::{BATCH_BYTES_MAX, BatchHead};
+use super::error::RecoveryError;
+use super::index::{IndexBuilder, SegmentIndex};
+use super::position::{LogPosition, Marker};
+use super::replay::{Pass, Replay};
+use super::scan::{Scanner, Step, head_at, next_head, whole_batch};
+use super::segment::{
+    DATA_OFFSET, FORMAT_VERSION, HeaderFault, SegmentHeader, SegmentId, SegmentName,
+};
+use super::storage::{Storage, StorageFile};
+use super::window::Window;
+use super::writer::is_spare_name;
+use crate::planted::{Bug, planted};
+
+/// What this program understands of a store.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Read this much at a time while replaying.
+const READ_AHEAD: usize = 1 << 20;
+/// Torn tails that are kept for a look.
+const TORN_FILES_MAX: usize = 16;
+/// Of each, at most this many bytes.
+const TORN_BYTES_MAX: usize = 4 << 20;
+
+/// A log, as it was found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) state: Replay,
+    /// In the order of the log, with where each ends.
+    pub(crate) segments: Vec<(SegmentHeader, LogPosition)>,
+    /// What the last segment holds.
+    pub(crate) last_index: SegmentIndex,
+    /// Everything before is proven to be on stable storage.
+    pub(crate) proven: LogPosition,
+    /// Whole batches behind that.
+    pub(crate) tail: Vec<(BatchHead, Vec<u8>)>,
+    /// A mark ends the log: writing goes on in the last segment.
+    pub(crate) clean: bool,
+    /// Size of the last segment's file.
+    pub(crate) last_file_bytes: u64,
+    pub(crate) checkpoint: LogPosition,
+    pub(crate) last_term: u64,
+    pub(crate) last_segment: SegmentId,
+    /// Bytes behind the last whole batch that were not zero.
+    pub(crate) torn_bytes: u64,
+}
+
+/// Told how far the replay is: bytes done, bytes in all.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Reads the log of a store; changes nothing but left-over temporary files.
+///
+/// # Errors
+/// [`RecoveryError`]; nothing is lost then.
+pub(crate) fn recover<S: Storage>(
+    storage: &S,
+    store: StoreId,
+    progress: Progress<'_>,
+) -> Result<Recovered, RecoveryError> {
+    let mut segments = find_segments(storage, store)?;
+    let Some(last) = segments.last().cloned() else {
+        return Ok(empty());
+    };
+    let last_term = segments.iter().map(|header| header.term).max().unwrap_or(0);
+    let mut window = open(storage, &last)?;
+    let last_file_bytes = io_of(
+        &last.name.file(),
+        storage
+            .open_read(&last.name.file())
+            .and_then(|file| file.len()),
+    )?;
+    let ends = in_file(&last, find_end(&mut window, last.base))?;
+    let checkpoint = ends
+        .checkpoint
+        .or(Some(last.checkpoint))
+        .filter(|at| *at != LogPosition::NONE);
+    let mut recovered = Recovered {
+        state: Replay::default(),
+        segments: Vec::new(),
+        last_index: SegmentIndex::default(),
+        proven: ends.proven,
+        tail: Vec::new(),
+        clean: false,
+        last_file_bytes,
+        checkpoint: checkpoint.unwrap_or(LogPosition::NONE),
+        last_term: last_term.max(ends.term),
+        last_segment: last.name.id,
+        torn_bytes: 0,
+    };
+    let mut limits: Vec<LogPosition> = segments.iter().skip(1).map(|header| header.base).collect();
+    limits.push(ends.proven);
+    recovered.segments = segments.drain(..).zip(limits).collect();
+    replay_proven(storage, &mut recovered, checkpoint, progress)?;
+    in_file(&last, read_tail(&mut window, &mut recovered))?;
+    if let Some(doubt) = recovered.state.doubt {
+        recovered.state.raise(doubt);
+    }
+    if let Some((kind, at)) = recovered.state.unknown {
+        return Err(RecoveryError::UnknownRecord { kind, at });
+    }
+    if planted(Bug::ProducersForgotten) {
+        recovered.state.producers = crate::store::Producers::default();
+    }
+    Ok(recovered)
+}
+
+fn empty() -> Recovered {
+    Recovered {
+        state: Replay::default(),
+        segments: Vec::new(),
+        last_index: SegmentIndex::default(),
+        proven: LogPosition::START,
+        tail: Vec::new(),
+        clean: false,
+        last_file_bytes: 0,
+        checkpoint: LogPosition::NONE,
+        last_term: 0,
+        last_segment: SegmentId(0),
+        torn_bytes: 0,
+    }
+}
+
+/// The headers of all segments, in order. Spares of a leader that was killed are removed: they hold
+/// nothing. Any other file that is not exactly a segment is left alone.
+fn find_segments<S: Storage>(
+    storage: &S,
+    store: StoreId,
+) -> Result<Vec<SegmentHeader>, RecoveryError> {
+    let mut headers: Vec<SegmentHeader> = Vec::new();
+    for file in io_of("the directory", storage.list())? {
+        if is_spare_name(&file) {
+            // Only space is lost if it stays.
+            let _ = storage.delete(&file);
+        }
+        if let Some(name) = parse_name(&file) {
+            headers.push(read_header(storage, &file, name)?);
+        }
+    }
+    headers.sort_by_key(|header| header.name);
+    let mut previous = LogPosition::START;
+    for header in &headers {
+        let file = header.name.file();
+        // A header that was put together does not know whose it is.
+        if header.store != store && !header.store.is_none() {
+            return Err(RecoveryError::Foreign {
+                file,
+                found: header.store,
+                expected: store,
+            });
+        }
+        if header.feature_level > FEATURE_LEVEL {
+            return Err(RecoveryError::NewerFeatures {
+                file,
+                level: header.feature_level,
+                known: FEATURE_LEVEL,
+            });
+        }
+        if header.base < previous {
+            return Err(RecoveryError::Overlap {
+                file,
+                base: header.base,
+            });
+        }
+        previous = header.base;
+    }
+    Ok(headers)
+}
+
+fn parse_name(file: &str) -> Option<SegmentName> {
+    if planted(Bug::TemporaryFileLoaded) {
+        return SegmentName::parse(file.get(..25)?);
+    }
+    SegmentName::parse(file)
+}
+
+fn read_header<S: Storage>(
+    storage: &S,
+    file: &str,
+    name: SegmentName,
+) -> Result<SegmentHeader, RecoveryError> {
+    let opened = io_of(file, storage.open_read(file))?;
+    let mut block = vec![0; usize::try_from(DATA_OFFSET).unwrap_or(0) + super::batch::HEAD_BYTES];
+    let read = io_of(file, opened.read_at(0, &mut block))?;
+    let block = block.get(..read).unwrap_or_default();
+    match SegmentHeader::parse(block) {
+        Ok(header) if header.name == name => Ok(header),
+        Err(HeaderFault::Newer { version }) => Err(RecoveryError::Newer {
+            file: file.to_owned(),
+            version,
+            known: FORMAT_VERSION,
+        }),
+        _ => header_from_first_batch(block, name).ok_or_else(|| RecoveryError::Unreadable {
+            file: file.to_owned(),
+        }),
+    }
+}
+
+/// A header that is lost can be made again: the marker heads the first batch, and the batch knows
+/// its place. What it does not know is not needed for reading.
+fn header_from_first_batch(block: &[u8], name: SegmentName) -> Option<SegmentHeader> {
+    let batch = block.get(usize::try_from(DATA_OFFSET).ok()?..)?;
+    let marker = Marker(u64::from_le_bytes(*batch.first_chunk()?));
+    let head = BatchHead::parse_any(batch, marker)?;
+    tracing::warn!(
+        file = name.file(),
+        "the header of a segment is damaged and was put together from its first batch"
+    );
+    Some(SegmentHeader {
+        store: StoreId::NONE,
+        name,
+        covers_last: name.id,
+        marker,
+        base: head.position,
+        term: head.term,
+        created: head.time,
+        previous: SegmentId(0),
+        checkpoint: head.checkpoint,
+        batch_align: 4096,
+        feature_level: 0,
+    })
+}
+
+fn open<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<Window<S::File>, RecoveryError> {
+    let name = header.name.file();
+    let file = io_of(&name, storage.open_read(&name))?;
+    Ok(Window::new(file, header.clone(), READ_AHEAD))
+}
+
+/// What the heads of the last segment tell.
+#[derive(Debug)]
+struct Ends {
+    /// The highest place that any of them vouches for.
+    proven: LogPosition,
+    checkpoint: Option<LogPosition>,
+    term: u64,
+}
+
+/// Looks at every head of the last segment, also behind places that do not read as a batch: what a
+/// later batch vouches for was durable, whatever lies there now.
+fn find_end<F: StorageFile>(window: &mut Window<F>, base: LogPosition) -> io::Result<Ends> {
+    // The segment got its name only after everything before it was durable.
+    let mut ends = Ends {
+        proven: base,
+        checkpoint: None,
+        term: 0,
+    };
+    let mut at = base;
+    loop {
+        let head = match head_at(window, at)? {
+            Some(head) => Some(head),
+            None if planted(Bug::TruncateAtFirstBad) => None,
+            None => next_head(window, at, at.plus(BATCH_BYTES_MAX as u64))?,
+        };
+        let Some(head) = head else { return Ok(ends) };
+        ends.proven = ends.proven.max(head.durable_upto);
+        ends.term = ends.term.max(head.term);
+        if head.checkpoint != LogPosition::NONE {
+            ends.checkpoint = ends.checkpoint.max(Some(head.checkpoint));
+        }
+        if head.kind.is_mark() {
+            return Ok(ends);
+        }
+        at = head.end();
+    }
+}
+
+/// Applies the checkpoint and everything after its beginning, up to what is proven.
+fn replay_proven<S: Storage>(
+    storage: &S,
+    recovered: &mut Recovered,
+    checkpoint: Option<LogPosition>,
+    progress: Progress<'_>,
+) -> Result<(), RecoveryError> {
+    let first = checkpoint.unwrap_or(LogPosition::START);
+    let last_base = recovered
+        .segments
+        .last()
+        .map_or(first, |(header, _)| header.base);
+    let total = recovered.proven.since(first.min(last_base));
+    if let Some(begin) = checkpoint {
+        for (header, end) in &recovered.segments {
+            if *end > begin {
+                let mut scanner =
+                    Scanner::new(open(storage, header)?, header.base.max(begin), *end);
+                in_file(
+                    header,
+                    replay(
+                        &mut scanner,
+                        &mut recovered.state,
+                        Pass::Checkpoint(begin),
+                        None,
+                        &mut |_| {},
+                    ),
+                )?;
+            }
+        }
+    }
+    for (at, (header, end)) in recovered.segments.iter().enumerate() {
+        let is_last = at + 1 == recovered.segments.len();
+        if *end <= first && !is_last {
+            continue;
+        }
+        // The last segment is read whole for its index; replaying more than needed does no harm.
+        let from = if is_last {
+            header.base
+        } else {
+            header.base.max(first)
+        };
+        let mut scanner = Scanner::new(open(storage, header)?, from, *end);
+        let mut builder = is_last.then(|| IndexBuilder::new(header.base));
+        let mut tell = |at: LogPosition| progress(at.since(first), total);
+        in_file(
+            header,
+            replay(
+                &mut scanner,
+                &mut recovered.state,
+                Pass::Everything,
+                builder.as_mut(),
+                &mut tell,
+            ),
+        )?;
+        if let Some(builder) = builder {
+            recovered.last_index = builder.finish();
+        }
+    }
+    Ok(())
+}
+
+fn replay<F: StorageFile>(
+    scanner: &mut Scanner<F>,
+    state: &mut Replay,
+    pass: Pass,
+    mut index: Option<&mut IndexBuilder>,
+    tell: &mut dyn FnMut(LogPosition),
+) -> io::Result<()> {
+    loop {
+        match scanner.step()? {
+            Step::Batch(view) => {
+                if view.damaged && pass == Pass::Everything {
+                    state.damaged += 1;
+                    tracing::warn!(position = %view.head.position, "a batch is damaged; what can be read of it is kept");
+                }
+                state.batch(&view, &mut scanner.window, pass, index.as_deref_mut())?;
+            }
+            Step::Lost { from, upto } if pass == Pass::Everything => {
+                tracing::error!(%from, %upto, "part of the log cannot be read; all rooms that may have lost messages go on with higher seqs");
+                state.doubt(upto);
+            }
+            Step::Lost { .. } => {}
+            Step::End => return Ok(()),
+        }
+        tell(scanner.at());
+    }
+}
+
+/// Reads what lies behind the proven part.
+fn read_tail<F: StorageFile>(window: &mut Window<F>, recovered: &mut Recovered) -> io::Result<()> {
+    let mut at = recovered.proven;
+    while let Some((head, bytes)) = whole_batch(window, at)? {
+        if head.kind.is_mark() {
+            recovered.clean = recovered.tail.is_empty() && head.durable_upto == at;
+            return Ok(());
+        }
+        apply_tail_batch(window, &head, recovered)?;
+        recovered.tail.push((head, bytes.to_vec()));
+        at = head.end();
+    }
+    let torn = torn_bytes(window, at)?;
+    recovered.torn_bytes = torn.len() as u64;
+    Ok(())
+}
+
+fn apply_tail_batch<F: StorageFile>(
+    window: &mut Window<F>,
+    head: &BatchHead,
+    recovered: &mut Recovered,
+) -> io::Result<()> {
+    let limit = head.end();
+    // The scanner needs a window of its own; the bytes were just read and lie in the page cache.
+    let mut scanner = Scanner::new(window.again(), head.position, limit);
+    replay(
+        &mut scanner,
+        &mut recovered.state,
+        Pass::Everything,
+        None,
+        &mut |_| {},
+    )
+}
+
+/// What was written behind the last whole batch, without the zeros at its end.
+fn torn_bytes<F: StorageFile>(window: &mut Window<F>, at: LogPosition) -> io::Result<Bytes> {
+    let bytes = window.up_to(at, TORN_BYTES_MAX)?;
+    let used = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    Ok(bytes.slice(..used))
+}
+
+/// Keeps torn bytes for a look, in one of at most [`TORN_FILES_MAX`] files.
+pub(crate) fn set_aside<S: Storage>(
+    storage: &S,
+    header: &SegmentHeader,
+    at: LogPosition,
+) -> io::Result<()> {
+    let file = storage.open_read(&header.name.file())?;
+    let torn = torn_bytes(&mut Window::new(file, header.clone(), READ_AHEAD), at)?;
+    if torn.is_empty() {
+        return Ok(());
+    }
+    let mut kept: Vec<String> = storage
+        .list()?
+        .into_iter()
+        .filter(|name| is_torn_name(name))
+        .collect();
+    kept.sort_unstable();
+    while kept.len() >= TORN_FILES_MAX {
+        storage.delete(&kept.remove(0))?;
+    }
+    let name = format!("torn-{:016x}.bin", at.get());
+    match storage.delete(&name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    storage.create(&name)?.write_at(0, &torn)
+}
+
+fn is_torn_name(name: &str) -> bool {
+    let digits = name
+        .strip_prefix("torn-")
+        .and_then(|rest| rest.strip_suffix(".bin"));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn io_of<T>(file: &str, result: io::Result<T>) -> Result<T, RecoveryError> {
+    result.map_err(|source| RecoveryError::Io {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+fn in_file<T>(header: &SegmentHeader, result: io::Result<T>) -> Result<T, RecoveryError> {
+    io_of(&header.name.file(), result)
+}

@@ -1,0 +1,272 @@
+//! Rebuilds the state of a store from its log: rooms, producers, cursors.
+//!
+//! Replaying the same batch twice changes nothing, so a checkpoint whose parts were written while
+//! publishing went on (a *fuzzy* one) plus everything since its beginning gives the state at the
+//! end.
+
+use std::io;
+
+use broker_proto::{Epoch, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq};
+
+use super::batch::BatchRun;
+use super::index::IndexBuilder;
+use super::position::LogPosition;
+use super::scan::BatchView;
+use super::state_record::{
+    CheckpointChunk, CheckpointEnd, CursorRecord, DOUBT_SEQS, DoubtRecord, ProducerDropRecord,
+    ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
+};
+use super::storage::StorageFile;
+use super::window::Window;
+use crate::store::{CursorKey, Cursors, Parent, ProducerKey, Producers, RoomSlot, RoomTable, Run};
+
+/// The state so far.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) rooms: RoomTable,
+    pub(crate) producers: Producers,
+    pub(crate) cursors: Cursors,
+    /// Records and batches that could not be read.
+    pub(crate) damaged: u64,
+    /// A record that may not be skipped and is not known.
+    pub(crate) unknown: Option<(u16, LogPosition)>,
+    /// Damage ends here, and which rooms it hit is not known.
+    pub(crate) doubt: Option<LogPosition>,
+}
+
+/// What to take from a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Only the parts of the checkpoint that begins here.
+    Checkpoint(LogPosition),
+    /// Everything else.
+    Everything,
+}
+
+impl Replay {
+    /// Takes one batch. `index` is told of its messages.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn batch<F: StorageFile>(
+        &mut self,
+        view: &BatchView,
+        window: &mut Window<F>,
+        pass: Pass,
+        mut index: Option<&mut IndexBuilder>,
+    ) -> io::Result<()> {
+        let runs = view.runs();
+        if let Some(run) = runs.first().filter(|run| run.room.is_none()) {
+            self.state_records(view, run, window, pass, index.as_deref_mut())?;
+        }
+        if pass == Pass::Everything {
+            self.messages(view, &runs, index);
+        }
+        Ok(())
+    }
+
+    fn messages(
+        &mut self,
+        view: &BatchView,
+        runs: &[BatchRun],
+        mut index: Option<&mut IndexBuilder>,
+    ) {
+        let at = view.head.position;
+        let time = Micros::new(view.head.time);
+        for run in runs.iter().filter(|run| !run.room.is_none()) {
+            let Some(slot) = self.rooms.get_mut(run.room) else {
+                // Its name was in a part that is lost; the messages are found again when the name is.
+                self.damaged += 1;
+                continue;
+            };
+            if let Some(index) = &mut index {
+                index.messages(run, at, time);
+            }
+            if run.last_seq() > slot.head {
+                slot.head = run.last_seq();
+                slot.last_at = at.get();
+            }
+            slot.last_time = slot.last_time.max(time);
+        }
+    }
+
+    fn state_records<F: StorageFile>(
+        &mut self,
+        view: &BatchView,
+        run: &BatchRun,
+        window: &mut Window<F>,
+        pass: Pass,
+        index: Option<&mut IndexBuilder>,
+    ) -> io::Result<()> {
+        let at = view.head.position.plus(u64::from(run.offset));
+        let bytes = window.up_to(at, run.bytes as usize)?;
+        if let Some(index) = index {
+            index.state_records(&bytes);
+        }
+        let mut offset = 0;
+        for length in view.lengths(run) {
+            let record = bytes
+                .get(offset..offset + length as usize)
+                .and_then(RawRecord::parse);
+            offset += length as usize;
+            match record.filter(RawRecord::payload_is_whole) {
+                Some(record) => {
+                    self.state_record(record.head.kind, record.payload(), view.head.position, pass)
+                }
+                None => self.damaged += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn state_record(&mut self, kind: u16, payload: &[u8], at: LogPosition, pass: Pass) {
+        if kind == kind::CHECKPOINT_CHUNK {
+            if let (Pass::Checkpoint(begin), Ok(chunk)) =
+                (pass, postcard::from_bytes::<CheckpointChunk<'_>>(payload))
+                && chunk.begin == begin.get()
+            {
+                for (kind, payload) in chunk_records(chunk.records) {
+                    self.apply(kind, payload, at);
+                }
+            }
+        } else if pass == Pass::Everything {
+            self.apply(kind, payload, at);
+        }
+    }
+
+    fn apply(&mut self, kind: u16, payload: &[u8], at: LogPosition) {
+        let known = match kind {
+            kind::ROOM => postcard::from_bytes(payload)
+                .map(|record| self.room(&record))
+                .is_ok(),
+            kind::PRODUCER_RUN => postcard::from_bytes(payload)
+                .map(|record| self.producer_run(&record))
+                .is_ok(),
+            kind::PRODUCER_DROP => postcard::from_bytes(payload)
+                .map(|record| self.producer_drop(&record))
+                .is_ok(),
+            kind::CURSOR => postcard::from_bytes(payload)
+                .map(|record| self.cursor(&record))
+                .is_ok(),
+            kind::TRIM => postcard::from_bytes(payload)
+                .map(|record| self.trim(&record))
+                .is_ok(),
+            kind::DOUBT => postcard::from_bytes::<DoubtRecord>(payload)
+                .map(|record| self.raise(LogPosition::new(record.upto)))
+                .is_ok(),
+            kind::CHECKPOINT_END => postcard::from_bytes::<CheckpointEnd>(payload).is_ok(),
+            other if other & kind::CRITICAL != 0 => {
+                self.unknown.get_or_insert((other, at));
+                true
+            }
+            _ => true,
+        };
+        if !known {
+            self.damaged += 1;
+        }
+    }
+
+    fn room(&mut self, record: &RoomRecord<'_>) {
+        let id = RoomId::new(record.room);
+        let Ok(name) = RoomName::parse_reserved(record.name) else {
+            self.damaged += 1;
+            return;
+        };
+        if self.rooms.get(id).is_none() {
+            let slot = RoomSlot {
+                name,
+                epoch: Epoch::new(record.epoch),
+                first: Seq::new(record.first),
+                head: Seq::new(record.head),
+                last_time: Micros::new(record.last_time),
+                last_at: record.last_at,
+            };
+            if !self.rooms.insert(id, slot) {
+                self.damaged += 1;
+                return;
+            }
+        }
+        if record.parent_epoch != 0 {
+            let parent = Parent {
+                epoch: Epoch::new(record.parent_epoch),
+                fork: Seq::new(record.fork),
+            };
+            self.rooms.set_parent(id, parent);
+        }
+        if let Some(slot) = self.rooms.get_mut(id) {
+            // A record tells of the room as it was then, and a room only grows.
+            if record.head > slot.head.get() {
+                slot.head = Seq::new(record.head);
+                slot.last_at = record.last_at;
+            }
+            slot.first = slot.first.max(Seq::new(record.first));
+            slot.last_time = slot.last_time.max(Micros::new(record.last_time));
+        }
+    }
+
+    fn producer_run(&mut self, record: &ProducerRunRecord<'_>) {
+        let Ok(sender) = SenderName::parse(record.sender) else {
+            self.damaged += 1;
+            return;
+        };
+        let key = ProducerKey {
+            sender,
+            producer: ProducerId::new(record.producer),
+        };
+        let producer = self.producers.entry(&key);
+        producer.claimed = record.claimed;
+        producer.used = producer.used.max(Micros::new(record.used));
+        if record.count > 0 {
+            producer.push(Run {
+                first: record.first_number,
+                count: record.count,
+                room: RoomId::new(record.room),
+                seq: Seq::new(record.first_seq),
+            });
+            producer.prune();
+        }
+    }
+
+    fn producer_drop(&mut self, record: &ProducerDropRecord<'_>) {
+        if let Ok(sender) = SenderName::parse(record.sender) {
+            self.producers.remove(&ProducerKey {
+                sender,
+                producer: ProducerId::new(record.producer),
+            });
+        }
+    }
+
+    fn cursor(&mut self, record: &CursorRecord<'_>) {
+        let key = CursorKey {
+            room: RoomId::new(record.room),
+            name: record.name.to_owned(),
+        };
+        let to = record
+            .present
+            .then(|| Position::new(Epoch::new(record.epoch), Seq::new(record.seq)));
+        self.cursors.set(key, to);
+    }
+
+    fn trim(&mut self, record: &TrimRecord) {
+        if let Some(slot) = self.rooms.get_mut(RoomId::new(record.room)) {
+            slot.first = slot.first.max(Seq::new(record.first));
+        }
+    }
+
+    /// Notes that part of the log before `upto` cannot be read at all.
+    pub(crate) fn doubt(&mut self, upto: LogPosition) {
+        self.damaged += 1;
+        self.doubt = self.doubt.max(Some(upto));
+    }
+
+    /// Sends every room on to higher seqs that has nothing behind `upto`: whatever was lost there
+    /// may have been its newest messages, and no seq is ever given twice.
+    pub(crate) fn raise(&mut self, upto: LogPosition) {
+        for slot in self.rooms.slots_mut() {
+            if slot.last_at < upto.get() {
+                slot.head = Seq::new(slot.head.get() + DOUBT_SEQS);
+                slot.last_at = upto.get();
+            }
+        }
+    }
+}

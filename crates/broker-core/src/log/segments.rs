@@ -1,0 +1,328 @@
+//! The segments that readers know of, and the indexes that lead into them.
+//!
+//! The writer adds a segment and moves the end of the active one; readers find the segment of a
+//! place and its index. Indexes of sealed segments are read from their footers when they are first
+//! asked for, or made again, and only so many are kept in memory.
+
+use std::collections::VecDeque;
+use std::io;
+
+use broker_proto::Micros;
+
+use super::batch::{BatchHead, BatchRun, Table};
+use super::index::{IndexBuilder, SegmentIndex};
+use super::position::LogPosition;
+use super::scan::{Scanner, Step};
+use super::segment::{SegmentHeader, SegmentId};
+use super::storage::{Storage, StorageFile};
+use super::window::Window;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
+
+/// Indexes of sealed segments that stay in memory, in bytes altogether.
+const INDEX_BYTES_KEPT: usize = 8 << 20;
+/// Read this much at a time when an index has to be made again.
+const REBUILD_AHEAD: usize = 1 << 20;
+
+/// One segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    /// Where it ends; `NONE` while it is the active one.
+    end: AtomicU64,
+    index: Mutex<Option<Arc<SegmentIndex>>>,
+}
+
+impl Segment {
+    /// Where it ends, if it is sealed.
+    pub(crate) fn end(&self) -> Option<LogPosition> {
+        let end = LogPosition::new(self.end.load(Ordering::Acquire));
+        (end != LogPosition::NONE).then_some(end)
+    }
+}
+
+/// All segments.
+#[derive(Debug)]
+pub(crate) struct Segments<S: Storage> {
+    storage: Arc<S>,
+    list: RwLock<Vec<Arc<Segment>>>,
+    active: RwLock<SegmentIndex>,
+    /// Which sealed segments have their index in memory, oldest first, with its size.
+    loaded: Mutex<VecDeque<(SegmentId, usize)>>,
+    /// Places that were found damaged.
+    damaged: AtomicU64,
+}
+
+/// Looks into the index of a segment, whether it is in the making or kept.
+pub(crate) enum IndexView<'a> {
+    Active(crate::sync::RwLockReadGuard<'a, SegmentIndex>),
+    Sealed(Arc<SegmentIndex>),
+}
+
+impl std::ops::Deref for IndexView<'_> {
+    type Target = SegmentIndex;
+
+    fn deref(&self) -> &SegmentIndex {
+        match self {
+            Self::Active(guard) => guard,
+            Self::Sealed(index) => index,
+        }
+    }
+}
+
+impl<S: Storage> Segments<S> {
+    /// The segments of a recovered log, all of them sealed at the given places but the last, which
+    /// is active if `last_is_active`.
+    pub(crate) fn new(
+        storage: Arc<S>,
+        found: Vec<(SegmentHeader, LogPosition)>,
+        last_index: SegmentIndex,
+        last_is_active: bool,
+    ) -> Self {
+        let count = found.len();
+        let list = found.into_iter().enumerate().map(|(at, (header, end))| {
+            let active = last_is_active && at + 1 == count;
+            let end = if active { LogPosition::NONE } else { end };
+            Arc::new(Segment {
+                header,
+                end: AtomicU64::new(end.get()),
+                index: Mutex::new(None),
+            })
+        });
+        Self {
+            storage,
+            list: RwLock::new(list.collect()),
+            active: RwLock::new(last_index),
+            loaded: Mutex::new(VecDeque::new()),
+            damaged: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a place that was found damaged.
+    pub(crate) fn note_damage(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Places that readers found damaged since the start.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<S> {
+        &self.storage
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        read(&self.list).len()
+    }
+
+    /// The segment that holds a place.
+    pub(crate) fn holding(&self, at: LogPosition) -> Option<Arc<Segment>> {
+        let list = read(&self.list);
+        let after = list.partition_point(|segment| segment.header.base <= at);
+        list.get(after.checked_sub(1)?).cloned()
+    }
+
+    /// The segment before another.
+    pub(crate) fn before(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let list = read(&self.list);
+        let at = list.partition_point(|other| other.header.name < segment.header.name);
+        list.get(at.checked_sub(1)?).cloned()
+    }
+
+    /// The segment after another.
+    pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
+        let list = read(&self.list);
+        let at = list.partition_point(|other| other.header.name <= segment.header.name);
+        list.get(at).cloned()
+    }
+
+    /// Notes a batch in the index of the active segment.
+    pub(crate) fn note(
+        &self,
+        notes: impl Iterator<Item = (BatchRun, LogPosition, Micros)>,
+        at: LogPosition,
+        time: Micros,
+    ) {
+        let mut active = write(&self.active);
+        for (run, previous, time_before) in notes {
+            active.add(&run, at, time, previous, time_before);
+        }
+    }
+
+    /// Seals the active segment at the base of a new one and makes that active; gives the sealed
+    /// one, whose footer can be written now.
+    pub(crate) fn begin(&self, header: SegmentHeader) -> Option<Arc<Segment>> {
+        let begun = Arc::new(Segment {
+            end: AtomicU64::new(LogPosition::NONE.get()),
+            index: Mutex::new(None),
+            header,
+        });
+        let mut list = write(&self.list);
+        let mut active = write(&self.active);
+        let sealed = list.last().filter(|last| last.end().is_none()).cloned();
+        let index = Arc::new(std::mem::take(&mut *active));
+        if let Some(sealed) = &sealed {
+            *lock(&sealed.index) = Some(Arc::clone(&index));
+            sealed.end.store(begun.header.base.get(), Ordering::Release);
+        }
+        list.push(begun);
+        drop(active);
+        drop(list);
+        if let Some(sealed) = &sealed {
+            self.account(sealed.header.name.id, index.memory_bytes());
+        }
+        sealed
+    }
+
+    /// Notes the batches of a tail that was copied into the active segment, which begins at `base`.
+    pub(crate) fn note_tail(&self, tail: &[(BatchHead, Vec<u8>)], base: LogPosition) {
+        let mut builder = IndexBuilder::new(base);
+        for (head, batch) in tail {
+            let Some(table) = Table::parse(batch, head.position) else {
+                continue;
+            };
+            for run in table.runs() {
+                if run.room.is_none() {
+                    let from = run.offset as usize;
+                    let records = batch.get(from..from + run.bytes as usize);
+                    builder.state_records(records.unwrap_or_default());
+                } else {
+                    builder.messages(&run, head.position, Micros::new(head.time));
+                }
+            }
+        }
+        *write(&self.active) = builder.finish();
+    }
+
+    /// Whether the newest segment is written past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        let newest = read(&self.list)
+            .last()
+            .map(|segment| segment.header.name.file());
+        newest
+            .and_then(|name| self.storage.open(&name).ok())
+            .is_some_and(|file| file.is_direct())
+    }
+
+    /// The index of a segment.
+    ///
+    /// # Errors
+    /// Those of the disk, when it has to be made again.
+    pub(crate) fn index(&self, segment: &Arc<Segment>) -> io::Result<IndexView<'_>> {
+        {
+            let active = read(&self.active);
+            // Looked at under the lock: `begin` moves the index and the end together.
+            if segment.end().is_none() {
+                return Ok(IndexView::Active(active));
+            }
+        }
+        if let Some(index) = lock(&segment.index).clone() {
+            return Ok(IndexView::Sealed(index));
+        }
+        let index = Arc::new(self.load(segment)?);
+        self.remember(segment, Arc::clone(&index));
+        Ok(IndexView::Sealed(index))
+    }
+
+    fn remember(&self, segment: &Arc<Segment>, index: Arc<SegmentIndex>) {
+        let bytes = index.memory_bytes();
+        *lock(&segment.index) = Some(index);
+        self.account(segment.header.name.id, bytes);
+    }
+
+    /// Notes that an index is in memory, and drops the oldest ones beyond the limit.
+    fn account(&self, id: SegmentId, bytes: usize) {
+        let mut dropped = Vec::new();
+        {
+            let mut loaded = lock(&self.loaded);
+            loaded.retain(|(other, _)| *other != id);
+            loaded.push_back((id, bytes));
+            let mut total: usize = loaded.iter().map(|(_, bytes)| bytes).sum();
+            while total > INDEX_BYTES_KEPT && loaded.len() > 1 {
+                let Some((id, bytes)) = loaded.pop_front() else {
+                    break;
+                };
+                total -= bytes;
+                dropped.push(id);
+            }
+        }
+        let list = read(&self.list);
+        for segment in list
+            .iter()
+            .filter(|segment| dropped.contains(&segment.header.name.id))
+        {
+            *lock(&segment.index) = None;
+        }
+    }
+
+    fn load(&self, segment: &Segment) -> io::Result<SegmentIndex> {
+        let name = segment.header.name;
+        if let Some(bytes) = self.read_footer(&name.footer())
+            && let Some((index, end)) = SegmentIndex::decode(&bytes, name)
+            && Some(end) == segment.end()
+        {
+            return Ok(index);
+        }
+        self.rebuild(segment)
+    }
+
+    fn read_footer(&self, name: &str) -> Option<Vec<u8>> {
+        let file = self.storage.open_read(name).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+        let read = file.read_at(0, &mut bytes).ok()?;
+        bytes.truncate(read);
+        Some(bytes)
+    }
+
+    /// Makes an index again by reading the segment.
+    fn rebuild(&self, segment: &Segment) -> io::Result<SegmentIndex> {
+        let header = &segment.header;
+        tracing::info!(
+            file = header.name.file(),
+            "the footer of a segment is missing or damaged and is made again"
+        );
+        let file = self.storage.open_read(&header.name.file())?;
+        let end = segment.end().unwrap_or(header.base);
+        let mut scanner = Scanner::new(
+            Window::new(file, header.clone(), REBUILD_AHEAD),
+            header.base,
+            end,
+        );
+        let mut builder = IndexBuilder::new(header.base);
+        loop {
+            match scanner.step()? {
+                Step::Batch(view) => {
+                    let at = view.head.position;
+                    for run in view.runs() {
+                        if run.room.is_none() {
+                            let place = at.plus(u64::from(run.offset));
+                            let records = scanner.window.up_to(place, run.bytes as usize)?;
+                            builder.state_records(&records);
+                        } else {
+                            builder.messages(&run, at, Micros::new(view.head.time));
+                        }
+                    }
+                }
+                Step::Lost { .. } => {}
+                Step::End => return Ok(builder.finish()),
+            }
+        }
+    }
+
+    /// Writes the footer of a sealed segment. It is only a hint, so it is not synced.
+    ///
+    /// # Errors
+    /// Those of the disk; the footer is then made again when it is needed.
+    pub(crate) fn write_footer(&self, segment: &Arc<Segment>) -> io::Result<()> {
+        let Some(end) = segment.end() else {
+            return Ok(());
+        };
+        let name = segment.header.name;
+        let bytes = self.index(segment)?.encode(name, end);
+        match self.storage.delete(&name.footer()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.storage.create(&name.footer())?.write_at(0, &bytes)
+    }
+}

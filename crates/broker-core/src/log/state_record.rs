@@ -1,0 +1,223 @@
+//! Records that are not messages: rooms, producers, cursors, checkpoints.
+//!
+//! They have the same fixed head as a message's record, with seq and time 0; their payload is one
+//! frozen postcard struct. A kind that is not known is kept and skipped, unless its critical bit
+//! says that the store cannot be understood without it.
+
+use broker_proto::record::{RECORD_FIXED_BYTES, RecordHead};
+use broker_proto::{Micros, RoomId, Seq};
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{Fields, crc32c, put};
+
+/// The kinds of records; frozen numbers.
+pub(crate) mod kind {
+    pub(crate) const MESSAGE: u16 = 1;
+    pub(crate) const ROOM: u16 = 2;
+    pub(crate) const PRODUCER_RUN: u16 = 3;
+    pub(crate) const PRODUCER_DROP: u16 = 4;
+    pub(crate) const CURSOR: u16 = 5;
+    pub(crate) const TRIM: u16 = 6;
+    pub(crate) const CHECKPOINT_CHUNK: u16 = 8;
+    pub(crate) const CHECKPOINT_END: u16 = 9;
+    pub(crate) const DOUBT: u16 = 10;
+    /// Set in a kind that a reader must understand.
+    pub(crate) const CRITICAL: u16 = 0x8000;
+}
+
+/// A room's name and identity. Written when the room is made, and again before its first message
+/// in every further segment, so that each segment can be read on its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomRecord<'a> {
+    pub(crate) room: u32,
+    pub(crate) name: &'a str,
+    pub(crate) epoch: u64,
+    pub(crate) parent_epoch: u64,
+    pub(crate) fork: u64,
+    pub(crate) first: u64,
+    pub(crate) head: u64,
+    pub(crate) last_time: i64,
+    /// Where the newest message lies.
+    pub(crate) last_at: u64,
+}
+
+/// Numbers of a producer that were stored in this batch, or before, in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProducerRunRecord<'a> {
+    pub(crate) sender: &'a str,
+    pub(crate) producer: [u8; 16],
+    pub(crate) claimed: bool,
+    pub(crate) used: i64,
+    pub(crate) room: u32,
+    pub(crate) first_number: u64,
+    pub(crate) count: u32,
+    pub(crate) first_seq: u64,
+}
+
+/// A producer that will never resend anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProducerDropRecord<'a> {
+    pub(crate) sender: &'a str,
+    pub(crate) producer: [u8; 16],
+}
+
+/// Where a cursor stands now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CursorRecord<'a> {
+    pub(crate) room: u32,
+    pub(crate) name: &'a str,
+    pub(crate) present: bool,
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+}
+
+/// The oldest seq that a room still keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrimRecord {
+    pub(crate) room: u32,
+    pub(crate) first: u64,
+}
+
+/// Part of a checkpoint: records as above, one after the other, each `u16 kind, u32 length, bytes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointChunk<'a> {
+    /// Where this checkpoint begins: replay goes on from there.
+    pub(crate) begin: u64,
+    /// Which chunk, from 0.
+    pub(crate) number: u32,
+    pub(crate) records: &'a [u8],
+}
+
+/// The end of a checkpoint: from here on it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckpointEnd {
+    pub(crate) begin: u64,
+    pub(crate) chunks: u32,
+    pub(crate) rooms: u64,
+}
+
+/// A batch that had been acknowledged could not be read at all: which rooms it held is not known,
+/// so every room that nothing later proves goes on [`DOUBT_SEQS`] higher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoubtRecord {
+    /// Where the damage ends; rooms with a message after it are sure of their seqs.
+    pub(crate) upto: u64,
+}
+
+/// How far seqs jump after a doubt: more than one batch can hold.
+pub(crate) const DOUBT_SEQS: u64 = 1 << 20;
+
+/// Encodes one state record, fixed head and payload.
+pub(crate) fn encode<T: Serialize>(kind: u16, room: RoomId, payload: &T, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + RECORD_FIXED_BYTES, 0);
+    if let Ok(bytes) = postcard::to_allocvec(payload) {
+        out.extend_from_slice(&bytes);
+    }
+    finish(kind, room, out.get_mut(start..).unwrap_or_default());
+}
+
+fn finish(kind: u16, room: RoomId, record: &mut [u8]) {
+    let length = u32::try_from(record.len() - 16).unwrap_or(u32::MAX);
+    let payload_crc = crc32c(&[record.get(RECORD_FIXED_BYTES..).unwrap_or_default()]);
+    put(record, 4, &kind.to_le_bytes());
+    put(record, 8, &room.get().to_le_bytes());
+    put(record, 12, &length.to_le_bytes());
+    put(record, 32, &payload_crc.to_le_bytes());
+    let crc = crc32c(&[record.get(4..RECORD_FIXED_BYTES).unwrap_or_default()]);
+    put(record, 0, &crc.to_le_bytes());
+}
+
+/// The head of a message's record, ready to be followed by message head and payload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MessageHead<'a> {
+    pub(crate) room: RoomId,
+    pub(crate) seq: Seq,
+    pub(crate) time: Micros,
+    pub(crate) payload_crc: u32,
+    pub(crate) payload_bytes: usize,
+    /// The parts of the message head: what the session stamped, and the publisher's extensions.
+    pub(crate) head: &'a [u8],
+    pub(crate) extensions: &'a [u8],
+}
+
+impl MessageHead<'_> {
+    /// The fixed bytes of the record, checksum included.
+    pub(crate) fn encode(&self) -> [u8; RECORD_FIXED_BYTES] {
+        let head_bytes = self.head.len() + self.extensions.len();
+        let length = RECORD_FIXED_BYTES - 16 + head_bytes + self.payload_bytes;
+        let mut out = [0; RECORD_FIXED_BYTES];
+        put(&mut out, 4, &kind::MESSAGE.to_le_bytes());
+        put(
+            &mut out,
+            6,
+            &u16::try_from(head_bytes).unwrap_or(u16::MAX).to_le_bytes(),
+        );
+        put(&mut out, 8, &self.room.get().to_le_bytes());
+        put(
+            &mut out,
+            12,
+            &u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes(),
+        );
+        put(&mut out, 16, &self.seq.get().to_le_bytes());
+        put(&mut out, 24, &self.time.get().to_le_bytes());
+        put(&mut out, 32, &self.payload_crc.to_le_bytes());
+        let crc = crc32c(&[out.get(4..).unwrap_or_default(), self.head, self.extensions]);
+        put(&mut out, 0, &crc.to_le_bytes());
+        out
+    }
+}
+
+/// A record as it lies in a batch, with its own checksum verified.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawRecord<'a> {
+    pub(crate) head: RecordHead,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> RawRecord<'a> {
+    /// Takes the record at the front of `bytes`; `None` when its length or checksum is wrong.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let fixed: &[u8; RECORD_FIXED_BYTES] = bytes.first_chunk()?;
+        let head = RecordHead::parse(fixed);
+        let total = 16_usize.checked_add(head.length as usize)?;
+        let covered = RECORD_FIXED_BYTES.checked_add(usize::from(head.head_bytes))?;
+        if covered > total {
+            return None;
+        }
+        let bytes = bytes.get(..total)?;
+        (head.crc == crc32c(&[bytes.get(4..covered)?])).then_some(Self { head, bytes })
+    }
+
+    /// The payload, without its checksum being looked at.
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.bytes
+            .get(RECORD_FIXED_BYTES + usize::from(self.head.head_bytes)..)
+            .unwrap_or_default()
+    }
+
+    /// Whether the payload is as it was written.
+    pub(crate) fn payload_is_whole(&self) -> bool {
+        self.head.payload_crc == crc32c(&[self.payload()])
+    }
+}
+
+/// Splits the records of a checkpoint chunk.
+pub(crate) fn chunk_records(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let fields = Fields(bytes.get(..6)?);
+        let (kind, length) = (fields.u16(0), fields.u32(2) as usize);
+        let payload = bytes.get(6..6_usize.checked_add(length)?)?;
+        bytes = bytes.get(6 + length..)?;
+        Some((kind, payload))
+    })
+}
+
+/// Appends one record to a checkpoint chunk.
+pub(crate) fn push_chunk_record<T: Serialize>(kind: u16, payload: &T, out: &mut Vec<u8>) {
+    if let Ok(bytes) = postcard::to_allocvec(payload) {
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&bytes);
+    }
+}

@@ -1,0 +1,736 @@
+//! The one writer: puts batches on stable storage, one write and one sync each.
+//!
+//! ```text
+//!             carry  batch ........................  zeros
+//! buffer     [#####][##############################][00000]
+//! file    ...|        |        |        |        |        |   blocks
+//! ```
+//!
+//! Writes go in whole blocks straight to the disk. The bytes of the partial block that the batch
+//! before left (the *carry*) are written again, the same as they were; they are on stable storage
+//! already, and a disk does not harm bytes that are written again unchanged (see
+//! `docs/log-format.md` for what is assumed of disks).
+//!
+//! After a failed write or sync nothing more is asked of that file: the batch is written once more,
+//! from memory, into a new segment that cuts the old one off at the batch's start. If that fails
+//! too, the log is read-only.
+
+use std::fmt;
+use std::io;
+
+use broker_proto::StoreId;
+use bytes::Bytes;
+
+use super::batch::{BatchHead, BatchKind, MARK_BYTES};
+use super::builder::{BatchBuilder, Stamp, restamp};
+use super::bytes::{round_down, round_up};
+use super::position::{LogPosition, Marker};
+use super::segment::{
+    DATA_OFFSET, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, SegmentId, SegmentName,
+};
+use super::storage::{AlignedBuf, Storage, StorageFile};
+use crate::planted::{Bug, planted};
+use crate::sync::Arc;
+
+/// Unit of writes. A multiple of every block size that a disk may have.
+const WRITE_UNIT: u64 = 4096;
+/// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
+/// or this: filling it with zeros holds the writer up.
+const HURRIED_BYTES: u64 = 4 << 20;
+/// Space that is kept back for marks, checkpoints and trims when the disk is full.
+const RESERVE_BYTES: u64 = 256 << 10;
+/// The buffer is given back when an unusually large batch has made it larger than this.
+const BUFFER_BYTES_KEPT: usize = 8 << 20;
+
+/// Why a batch is not on stable storage.
+#[derive(Debug)]
+pub(crate) enum WriteFault {
+    /// No space; nothing of the batch will ever be seen.
+    NoSpace(io::Error),
+    /// No space, and whether the batch will be seen after a restart is not known.
+    NoSpaceUnknown(io::Error),
+    /// The disk failed twice: nothing more is written, and the batch's fate is not known.
+    Failed(io::Error),
+}
+
+/// A segment that was begun by the last write.
+#[derive(Debug, Clone)]
+pub(crate) struct Begun {
+    pub(crate) header: SegmentHeader,
+    /// The batch had been built for the segment before.
+    pub(crate) rescued: bool,
+}
+
+/// What a successful write has done.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) head: BatchHead,
+    /// The segment before this one has ended.
+    pub(crate) begun: Option<Begun>,
+    /// A copy of the messages, from the first one to the room table, if it was asked for.
+    pub(crate) records: Option<Bytes>,
+}
+
+/// A file of zeros, ready to become a segment.
+#[derive(Debug)]
+pub(crate) struct Spare<F> {
+    file: F,
+    name: String,
+    bytes: u64,
+}
+
+impl<F> Spare<F> {
+    /// The name of its file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+struct Active<F> {
+    header: SegmentHeader,
+    file: F,
+    /// Bytes that the file has room for.
+    bytes: u64,
+}
+
+/// Where a batch will go, decided before it is built.
+enum Target<F> {
+    InPlace,
+    NewSegment {
+        header: SegmentHeader,
+        spare: Spare<F>,
+    },
+}
+
+/// What a leader starts writing with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) store: StoreId,
+    pub(crate) term: u64,
+    pub(crate) feature_level: u32,
+    /// Where the next batch goes; everything before is durable.
+    pub(crate) end: LogPosition,
+    pub(crate) checkpoint: LogPosition,
+    /// The highest segment number ever used.
+    pub(crate) last_segment: SegmentId,
+    /// The segment to go on in, with the size of its file.
+    pub(crate) resume: Option<(SegmentHeader, u64)>,
+}
+
+/// See the module's documentation.
+pub(crate) struct LogWriter<S: Storage> {
+    storage: Arc<S>,
+    store: StoreId,
+    feature_level: u32,
+    term: u64,
+    active: Option<Active<S::File>>,
+    last_segment: SegmentId,
+    /// Where the next batch goes. Everything before is durable.
+    end: LogPosition,
+    pub(crate) checkpoint: LogPosition,
+    buf: AlignedBuf,
+    carry: usize,
+    target: Target<S::File>,
+    spare: Option<Spare<S::File>>,
+    spares_made: u64,
+    /// The disk had no space for a spare.
+    starved: bool,
+    /// Incremented when a batch had to be written a second time.
+    pub(crate) rescued: u64,
+    failed: bool,
+    marked: bool,
+    /// Draws the markers of new segments.
+    chance: Chance,
+    /// The time of the batch being written.
+    now: i64,
+    /// Where the messages of the batch begin, if a copy of them is wanted.
+    keep: Option<usize>,
+}
+
+/// A source of random numbers.
+pub(crate) type Chance = Box<dyn FnMut() -> u64 + Send>;
+
+impl<S: Storage> LogWriter<S> {
+    /// A writer that goes on where the log ends.
+    ///
+    /// # Errors
+    /// When the partial block cannot be read back.
+    pub(crate) fn start(storage: Arc<S>, start: Start, chance: Chance) -> io::Result<Self> {
+        let mut writer = Self {
+            storage,
+            store: start.store,
+            feature_level: start.feature_level,
+            term: start.term,
+            active: None,
+            last_segment: start.last_segment,
+            end: start.end,
+            checkpoint: start.checkpoint,
+            buf: AlignedBuf::new(),
+            carry: 0,
+            target: Target::InPlace,
+            spare: None,
+            spares_made: 0,
+            starved: false,
+            rescued: 0,
+            failed: false,
+            marked: false,
+            chance,
+            now: 0,
+            keep: None,
+        };
+        if let Some((header, bytes)) = start.resume {
+            let file = writer.storage.open(&header.name.file())?;
+            writer.resume(header, file, bytes)?;
+        }
+        Ok(writer)
+    }
+
+    fn resume(&mut self, header: SegmentHeader, file: S::File, bytes: u64) -> io::Result<()> {
+        let offset = header.offset_of(self.end);
+        let block = round_down(offset, WRITE_UNIT);
+        self.carry = usize::try_from(offset - block).map_err(io::Error::other)?;
+        self.buf.resize(self.carry);
+        let read = file.read_at(block, self.buf.as_mut_slice())?;
+        if read < self.carry {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{} is shorter than its content", header.name.file()),
+            ));
+        }
+        // The file may be shorter than a whole number of blocks; then nothing more fits into it.
+        self.active = Some(Active {
+            header,
+            file,
+            bytes: round_down(bytes, WRITE_UNIT),
+        });
+        Ok(())
+    }
+
+    /// Where the next batch goes; everything before is on stable storage.
+    pub(crate) fn end(&self) -> LogPosition {
+        self.end
+    }
+
+    /// The segment that is being written.
+    pub(crate) fn segment(&self) -> Option<&SegmentHeader> {
+        self.active.as_ref().map(|active| &active.header)
+    }
+
+    fn remaining(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| {
+            active
+                .bytes
+                .saturating_sub(active.header.offset_of(self.end))
+        })
+    }
+
+    /// The size of a spare that should be made now: the active segment is half full and there is
+    /// none.
+    pub(crate) fn wants_spare(&self) -> Option<u64> {
+        let active = self.active.as_ref()?;
+        let wanted = self.spare.is_none() && !self.failed && self.remaining() < active.bytes / 2;
+        wanted.then_some((active.bytes * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
+    }
+
+    /// A name for the next spare.
+    pub(crate) fn spare_name(&mut self) -> String {
+        self.spares_made += 1;
+        spare_name(self.spares_made)
+    }
+
+    /// Takes a spare that was made elsewhere, or hears why there is none.
+    pub(crate) fn offer_spare(&mut self, made: io::Result<Spare<S::File>>) {
+        match made {
+            Ok(spare) => {
+                self.starved = false;
+                self.spare = Some(spare);
+            }
+            Err(error) => self.starved = is_no_space(&error),
+        }
+    }
+
+    /// Whether a batch of at most this many bytes can be written without eating into the reserve.
+    ///
+    /// # Errors
+    /// When the disk is full: nothing has been written.
+    pub(crate) fn check_space(&mut self, bytes: u64) -> io::Result<()> {
+        if !self.starved || self.remaining() >= bytes + RESERVE_BYTES {
+            return Ok(());
+        }
+        // Starved a moment ago; space may have come back.
+        let size = self.segment_bytes_for(bytes).max(SEGMENT_BYTES_MIN);
+        let name = self.spare_name();
+        match make_spare(&*self.storage, &name, size) {
+            Ok(spare) => {
+                self.starved = false;
+                self.spare = Some(spare);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a batch of at most `bytes` bytes: chooses where it goes. It is built in
+    /// [`Self::buffer`].
+    ///
+    /// # Errors
+    /// When a new segment is needed and cannot be made: nothing has been written.
+    pub(crate) fn begin(&mut self, bytes: u64, now: i64) -> io::Result<()> {
+        self.now = now;
+        if self.failed {
+            return Err(io::Error::other("the log is read-only after a disk error"));
+        }
+        if bytes + MARK_BYTES as u64 <= self.remaining() {
+            self.target = Target::InPlace;
+            self.buf.truncate(self.carry);
+        } else {
+            let spare = self.take_spare(bytes)?;
+            let header = self.next_header(self.end);
+            self.buf.clear();
+            self.buf.extend_from_slice(&header.encode());
+            self.target = Target::NewSegment { header, spare };
+        }
+        Ok(())
+    }
+
+    fn segment_bytes_for(&self, batch: u64) -> u64 {
+        round_up(DATA_OFFSET + batch + MARK_BYTES as u64, WRITE_UNIT)
+    }
+
+    fn take_spare(&mut self, batch: u64) -> io::Result<Spare<S::File>> {
+        let needed = self.segment_bytes_for(batch);
+        if let Some(spare) = self.spare.take() {
+            if spare.bytes >= needed {
+                return Ok(spare);
+            }
+            self.discard(&spare);
+        }
+        let doubled = self.active.as_ref().map_or(0, |active| active.bytes * 2);
+        let size = needed.max(doubled.clamp(SEGMENT_BYTES_MIN, HURRIED_BYTES));
+        let name = self.spare_name();
+        let made = make_spare(&*self.storage, &name, size);
+        self.starved = made.as_ref().is_err_and(is_no_space);
+        made
+    }
+
+    fn discard(&self, spare: &Spare<S::File>) {
+        // A left-over is deleted again at the next start, so a failure here costs only space.
+        let _ = self.storage.delete(&spare.name);
+    }
+
+    fn next_header(&mut self, base: LogPosition) -> SegmentHeader {
+        let id = SegmentId(self.last_segment.0 + 1);
+        SegmentHeader {
+            store: self.store,
+            name: SegmentName { id, generation: 0 },
+            covers_last: id,
+            marker: Marker((self.chance)()),
+            base,
+            term: self.term,
+            created: self.now,
+            previous: self.last_segment,
+            checkpoint: self.checkpoint,
+            batch_align: u32::try_from(WRITE_UNIT).unwrap_or(0),
+            feature_level: self.feature_level,
+        }
+    }
+
+    /// Finishes the batch that [`Self::begin`] began, writes it and syncs it.
+    ///
+    /// # Errors
+    /// [`WriteFault`]; the batch is then not acknowledged.
+    pub(crate) fn commit(
+        &mut self,
+        builder: &mut BatchBuilder,
+        kind: BatchKind,
+        keep: bool,
+    ) -> Result<Written, WriteFault> {
+        let marker = match &self.target {
+            Target::NewSegment { header, .. } => header.marker,
+            Target::InPlace => self
+                .active
+                .as_ref()
+                .map_or(Marker(0), |active| active.header.marker),
+        };
+        let durable_upto = if planted(Bug::DurableUptoNeverAdvances) {
+            LogPosition::START
+        } else {
+            self.end
+        };
+        let stamp = Stamp {
+            marker,
+            position: self.end,
+            durable_upto,
+            term: self.term,
+            time: self.now,
+            checkpoint: self.checkpoint,
+        };
+        let start = self.batch_start();
+        let head = builder.finish(&mut self.buf, kind, &stamp);
+        self.keep = keep.then(|| builder.messages_offset()).flatten();
+        self.marked = kind.is_mark();
+        match std::mem::replace(&mut self.target, Target::InPlace) {
+            Target::InPlace => self.write_in_place(head, start),
+            Target::NewSegment { header, spare } => self.write_new(head, header, spare, start),
+        }
+    }
+
+    /// A copy of exactly the messages: readers keep it, and must not keep the writer's buffer.
+    fn copy_messages(&mut self, head: &BatchHead, start: usize) -> Option<Bytes> {
+        let from = start + self.keep.take()?;
+        let messages = self.buf.as_slice().get(from..start + head.table as usize)?;
+        Some(Bytes::copy_from_slice(messages))
+    }
+
+    /// Whether the batch that was begun goes into a new segment.
+    pub(crate) fn begins_segment(&self) -> bool {
+        matches!(self.target, Target::NewSegment { .. })
+    }
+
+    /// The buffer of the batch that was begun.
+    pub(crate) fn buffer(&mut self) -> &mut AlignedBuf {
+        &mut self.buf
+    }
+
+    fn batch_start(&self) -> usize {
+        match &self.target {
+            Target::InPlace => self.carry,
+            Target::NewSegment { .. } => usize::try_from(DATA_OFFSET).unwrap_or(0),
+        }
+    }
+
+    fn write_in_place(&mut self, head: BatchHead, start: usize) -> Result<Written, WriteFault> {
+        let Some(active) = &self.active else {
+            return Err(WriteFault::Failed(io::Error::other("no segment is open")));
+        };
+        let offset = active.header.offset_of(head.position) - start as u64;
+        pad(&mut self.buf);
+        match write_and_sync(&active.file, offset, self.buf.as_slice()) {
+            Ok(()) => {
+                let records = self.copy_messages(&head, start);
+                self.advance(head, offset);
+                Ok(Written {
+                    head,
+                    begun: None,
+                    records,
+                })
+            }
+            Err(error) => self.rescue(head, start, error),
+        }
+    }
+
+    /// The file is not to be trusted any more: cut it off at the batch's start and write the batch
+    /// elsewhere, once.
+    fn rescue(
+        &mut self,
+        head: BatchHead,
+        start: usize,
+        error: io::Error,
+    ) -> Result<Written, WriteFault> {
+        self.rescued += 1;
+        let batch: Vec<u8> = self
+            .buf
+            .as_slice()
+            .get(start..start + head.length as usize)
+            .unwrap_or_default()
+            .to_vec();
+        let header = self.next_header(head.position);
+        self.active = None;
+        self.carry = 0;
+        let full = is_no_space(&error);
+        let (batch, head) = if full {
+            // Nothing of the refused batch may come back, so a mark takes its place.
+            let mut buf = AlignedBuf::new();
+            let mut builder = BatchBuilder::default();
+            builder.begin(&mut buf);
+            let stamp = Stamp {
+                marker: header.marker,
+                position: head.position,
+                durable_upto: head.position,
+                term: self.term,
+                time: head.time,
+                checkpoint: self.checkpoint,
+            };
+            let mark = builder.finish(&mut buf, BatchKind::IdleMark, &stamp);
+            (buf.as_slice().to_vec(), mark)
+        } else {
+            let mut batch = batch;
+            let head = restamp(&mut batch, &head, header.marker, head.durable_upto);
+            (batch, head)
+        };
+        let written = self.write_elsewhere(header, &batch, head);
+        match written {
+            Ok(_) if full => Err(WriteFault::NoSpace(error)),
+            Err(_) if full => Err(WriteFault::NoSpaceUnknown(error)),
+            Ok(written) => Ok(written),
+            Err(second) => {
+                self.failed = true;
+                tracing::error!(first = %error, %second, "the disk failed twice, the log is read-only now");
+                Err(WriteFault::Failed(error))
+            }
+        }
+    }
+
+    fn write_elsewhere(
+        &mut self,
+        header: SegmentHeader,
+        batch: &[u8],
+        head: BatchHead,
+    ) -> io::Result<Written> {
+        let spare = self.take_spare(batch.len() as u64)?;
+        self.buf.clear();
+        self.buf.extend_from_slice(&header.encode());
+        let batch_start = self.buf.len();
+        self.buf.extend_from_slice(batch);
+        pad(&mut self.buf);
+        self.install(header.clone(), spare)?;
+        let records = self.copy_messages(&head, batch_start);
+        self.advance(head, 0);
+        Ok(Written {
+            head,
+            begun: Some(Begun {
+                header,
+                rescued: true,
+            }),
+            records,
+        })
+    }
+
+    fn write_new(
+        &mut self,
+        head: BatchHead,
+        header: SegmentHeader,
+        spare: Spare<S::File>,
+        start: usize,
+    ) -> Result<Written, WriteFault> {
+        pad(&mut self.buf);
+        let Err(error) = self.install(header.clone(), spare) else {
+            let records = self.copy_messages(&head, start);
+            self.advance(head, 0);
+            return Ok(Written {
+                head,
+                begun: Some(Begun {
+                    header,
+                    rescued: false,
+                }),
+                records,
+            });
+        };
+        if is_no_space(&error) {
+            // The old segment is untouched and the new file was never given a name that counts.
+            self.restore_carry();
+            return Err(WriteFault::NoSpace(error));
+        }
+        self.rescue(head, start, error)
+    }
+
+    /// After a new segment could not be made, the old one goes on: read its partial block back.
+    fn restore_carry(&mut self) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        self.buf.clear();
+        if let Err(error) = self.resume(active.header, active.file, active.bytes) {
+            // Without its partial block the old segment cannot be written; the next batch begins a
+            // new one.
+            tracing::warn!(%error, "cannot go on in the active segment");
+            self.carry = 0;
+            self.buf.clear();
+        }
+    }
+
+    /// Writes the buffer into a spare and gives it its name: only then does the segment exist.
+    fn install(&mut self, header: SegmentHeader, spare: Spare<S::File>) -> io::Result<()> {
+        let result = write_and_sync(&spare.file, 0, self.buf.as_slice()).and_then(|()| {
+            self.storage.rename(&spare.name, &header.name.file())?;
+            if planted(Bug::NoDirectorySync) {
+                return Ok(());
+            }
+            self.storage.sync_dir()
+        });
+        if let Err(error) = result {
+            self.discard(&spare);
+            // If the rename took place after all, the name must not be used a second time.
+            self.last_segment = header.name.id;
+            return Err(error);
+        }
+        self.last_segment = header.name.id;
+        self.active = Some(Active {
+            header,
+            file: spare.file,
+            bytes: spare.bytes,
+        });
+        Ok(())
+    }
+
+    /// Notes that a batch is durable, and keeps its partial block for the next write. `offset` is
+    /// where in the file the buffer begins.
+    fn advance(&mut self, head: BatchHead, offset: u64) {
+        self.end = head.end();
+        let Some(active) = &self.active else { return };
+        let next = active.header.offset_of(self.end);
+        let block = round_down(next, WRITE_UNIT);
+        self.carry = usize::try_from(next - block).unwrap_or(0);
+        let drop = usize::try_from(block.saturating_sub(offset)).unwrap_or(0);
+        self.buf.drop_front(drop);
+        self.buf.truncate(self.carry);
+        if self.buf.capacity() > BUFFER_BYTES_KEPT {
+            let mut smaller = AlignedBuf::new();
+            smaller.extend_from_slice(self.buf.as_slice());
+            self.buf = smaller;
+        }
+    }
+
+    /// Writes batches that were found at the end of the log, and that nothing proves to be on
+    /// stable storage, into a new segment; after that they are. Without any, a mark alone cuts the
+    /// old segment off.
+    ///
+    /// # Errors
+    /// Those of the disk; nothing has changed then.
+    pub(crate) fn copy_tail(
+        &mut self,
+        tail: &[(BatchHead, Vec<u8>)],
+        now: i64,
+    ) -> io::Result<SegmentHeader> {
+        self.now = now;
+        let bytes: usize = tail.iter().map(|(_, batch)| batch.len()).sum::<usize>() + MARK_BYTES;
+        let spare = self.take_spare(bytes as u64)?;
+        let header = self.next_header(self.end);
+        self.buf.clear();
+        self.buf.extend_from_slice(&header.encode());
+        let mut last = None;
+        for (head, batch) in tail {
+            let start = self.buf.len();
+            self.buf.extend_from_slice(batch);
+            let place = self.buf.as_mut_slice().get_mut(start..).unwrap_or_default();
+            last = Some(restamp(place, head, header.marker, header.base));
+        }
+        let end = last.map_or(self.end, |head| head.end());
+        // The mark behind the copies is durable with them, so the next start has nothing to prove.
+        let mut builder = BatchBuilder::default();
+        builder.begin(&mut self.buf);
+        let stamp = Stamp {
+            marker: header.marker,
+            position: end,
+            durable_upto: header.base,
+            term: self.term,
+            time: now,
+            checkpoint: self.checkpoint,
+        };
+        let mark = builder.finish(&mut self.buf, BatchKind::IdleMark, &stamp);
+        pad(&mut self.buf);
+        self.install(header.clone(), spare)?;
+        self.advance(mark, 0);
+        Ok(header)
+    }
+
+    /// Writes a mark, unless the last thing written is one.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) fn mark(&mut self, kind: BatchKind, time: i64) -> Result<(), WriteFault> {
+        let nothing_to_say =
+            self.active.is_none() || self.failed || (self.marked && kind == BatchKind::IdleMark);
+        if nothing_to_say || self.remaining() < MARK_BYTES as u64 {
+            return Ok(());
+        }
+        self.now = time;
+        self.target = Target::InPlace;
+        self.buf.truncate(self.carry);
+        let mut builder = BatchBuilder::default();
+        builder.begin(&mut self.buf);
+        self.commit(&mut builder, kind, false).map(|_| ())
+    }
+
+    /// Whether a mark is the last thing written.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked || self.active.is_none()
+    }
+
+    /// Whether the log is read-only.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Deletes the spare; called when the writer will not need it.
+    pub(crate) fn drop_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            self.discard(&spare);
+        }
+    }
+}
+
+impl<S: Storage> fmt::Debug for LogWriter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter")
+            .field("end", &self.end)
+            .field("segment", &self.segment().map(|header| header.name))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The name of a file that is not a segment yet.
+fn spare_name(number: u64) -> String {
+    format!("spare-{number:08x}.tmp")
+}
+
+/// Whether a file of that name is a spare, left over by a leader that was killed.
+pub(crate) fn is_spare_name(name: &str) -> bool {
+    let number = name
+        .strip_prefix("spare-")
+        .and_then(|rest| rest.strip_suffix(".tmp"));
+    number
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .is_some_and(|number| spare_name(number) == name)
+}
+
+/// Makes a file of zeros, on stable storage.
+///
+/// # Errors
+/// Those of the disk; nothing is left behind.
+pub(crate) fn make_spare<S: Storage>(
+    storage: &S,
+    name: &str,
+    bytes: u64,
+) -> io::Result<Spare<S::File>> {
+    match storage.delete(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = storage.create(name)?;
+    let filled = file.zero_fill(0, bytes).and_then(|()| file.sync_all());
+    if let Err(error) = filled {
+        let _ = storage.delete(name);
+        return Err(error);
+    }
+    Ok(Spare {
+        file,
+        name: name.to_owned(),
+        bytes,
+    })
+}
+
+fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    file.write_at(offset, bytes)?;
+    if planted(Bug::AckBeforeSync) {
+        return Ok(());
+    }
+    let synced = file.sync();
+    if synced.is_err() && planted(Bug::SyncAgainAfterError) {
+        return file.sync();
+    }
+    synced
+}
+
+fn pad(buf: &mut AlignedBuf) {
+    let padded = usize::try_from(round_up(buf.len() as u64, WRITE_UNIT)).unwrap_or(buf.len());
+    buf.resize(padded);
+}
+
+/// Whether an error says that the disk or the quota is full.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

@@ -1,0 +1,45 @@
+//! How a store on disk behaves.
+
+use broker_proto::{StoreId, limits};
+
+use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::store::producers;
+use crate::sync::Arc;
+
+/// How a store on disk behaves. The defaults are durable and bounded.
+#[derive(Debug)]
+pub struct EmbeddedConfig {
+    /// Which store it is; segments of another one are refused.
+    pub store: StoreId,
+    /// Largest payload, in bytes. Default 1 MiB.
+    pub payload_bytes_max: u32,
+    /// How long an idle producer is remembered, in seconds. Default 7 days.
+    pub producer_idle_secs: u32,
+    /// A batch is closed when it has so many bytes; one append may be larger. Default 4 MiB.
+    pub batch_bytes_max: usize,
+    /// Appends that wait for the writer, in bytes. Default 16 MiB.
+    pub queue_bytes_max: usize,
+    /// A checkpoint is due after so much log, or four times its own size. Default 64 MiB.
+    pub checkpoint_bytes_min: u64,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where epochs and markers come from.
+    pub random: Box<dyn Random>,
+}
+
+impl EmbeddedConfig {
+    /// The defaults, for this store.
+    #[must_use]
+    pub fn new(store: StoreId) -> Self {
+        Self {
+            store,
+            payload_bytes_max: u32::try_from(limits::PAYLOAD_BYTES_DEFAULT).unwrap_or(u32::MAX),
+            producer_idle_secs: producers::IDLE_SECS_DEFAULT,
+            batch_bytes_max: 4 << 20,
+            queue_bytes_max: 16 << 20,
+            checkpoint_bytes_min: 64 << 20,
+            clock: Arc::new(SystemClock::new()),
+            random: Box::new(SystemRandom),
+        }
+    }
+}

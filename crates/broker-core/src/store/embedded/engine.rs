@@ -1,0 +1,703 @@
+//! The writer's side of a store on disk: takes what is queued, decides, writes once, syncs once,
+//! tells everybody.
+//!
+//! ```text
+//! drain -> decide -> build -> write + sync -> commit -> tell
+//!            |                     |
+//!            '---- roll back <-----'  when the disk refuses
+//! ```
+//!
+//! The engine is a step function: a thread drives it in production, a simulator drives it by hand.
+//! **Invariant:** nothing is told, and nothing is shown to a reader, before the sync.
+
+use std::time::Duration;
+
+use broker_proto::{ErrorCode, Micros, Position, RoomId, Seq, publish, record::RECORD_FIXED_BYTES};
+
+use super::super::cursors::CursorKey;
+use super::super::memory::post_decision;
+use super::super::producers::Run;
+use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
+use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
+use super::checkpoint::{
+    Checkpoint, Piece, RECORD_BYTES_MAX, cursor_record, room_record, run_record,
+};
+use super::inbox::Request;
+use super::shared::Shared;
+use crate::clock::{Clock, Random};
+use crate::log::batch::{BatchKind, BatchRun, RUN_BYTES};
+use crate::log::position::LogPosition;
+use crate::log::state::{self, MessageHead, kind};
+use crate::log::storage::{AlignedBuf, Storage};
+use crate::log::tail::TailBatch;
+use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
+use crate::sync::{Arc, read, write};
+
+/// How long a publisher should wait before it tries again on a full disk.
+const NO_SPACE_RETRY_MS: u32 = 1000;
+/// How often the directory is checked to be the one that was opened, while there is traffic.
+const IDENTITY_EVERY: Duration = Duration::from_secs(1);
+/// Readers are taken to follow along while they have read within so much log.
+const FOLLOW_BYTES: u64 = 64 << 20;
+
+/// An append of the batch in the making, and what becomes of it.
+struct Admitted {
+    append: Append,
+    to: Arc<Mailbox>,
+    decision: Decision,
+}
+
+/// A cursor request of the batch in the making.
+struct CursorMove {
+    tag: u64,
+    to: Arc<Mailbox>,
+    result: Result<Option<Position>, StoreError>,
+    key: Option<CursorKey>,
+}
+
+/// See the module's documentation.
+pub struct Engine<S: Storage> {
+    shared: Arc<Shared<S>>,
+    writer: LogWriter<S>,
+    sequencer: Sequencer,
+    clock: Arc<dyn Clock>,
+    random: Box<dyn Random>,
+    batch_bytes_max: usize,
+    checkpoint_bytes_min: u64,
+    checkpoint: Option<Checkpoint>,
+    /// Size of the last checkpoint, and where it began.
+    last_checkpoint: (u64, LogPosition),
+    /// Rooms whose newest message lies at or behind this place are named in the active segment.
+    mentioned_from: LogPosition,
+    /// State records that go with the next batch and need none of their own.
+    pending: Vec<Vec<u8>>,
+    backlog: std::collections::VecDeque<Request>,
+    drained: Vec<Request>,
+    admitted: Vec<Admitted>,
+    cursor_moves: Vec<CursorMove>,
+    builder: BatchBuilder,
+    identity_checked: Duration,
+    /// Sealed segments whose footers have to be written.
+    sealed: Vec<Arc<Segment>>,
+}
+
+/// What an engine starts with.
+pub(super) struct EngineParts<S: Storage> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) writer: LogWriter<S>,
+    pub(super) sequencer: Sequencer,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Box<dyn Random>,
+    pub(super) batch_bytes_max: usize,
+    pub(super) checkpoint_bytes_min: u64,
+    pub(super) mentioned_from: LogPosition,
+    pub(super) pending: Vec<Vec<u8>>,
+    pub(super) sealed: Vec<Arc<Segment>>,
+}
+
+impl<S: Storage> Engine<S> {
+    pub(super) fn new(parts: EngineParts<S>) -> Self {
+        let begin = parts.writer.checkpoint;
+        let begin = if begin == LogPosition::NONE {
+            LogPosition::START
+        } else {
+            begin
+        };
+        Self {
+            shared: parts.shared,
+            writer: parts.writer,
+            sequencer: parts.sequencer,
+            clock: parts.clock,
+            random: parts.random,
+            batch_bytes_max: parts.batch_bytes_max,
+            checkpoint_bytes_min: parts.checkpoint_bytes_min,
+            checkpoint: None,
+            last_checkpoint: (0, begin),
+            mentioned_from: parts.mentioned_from,
+            pending: parts.pending,
+            backlog: std::collections::VecDeque::new(),
+            drained: Vec::new(),
+            admitted: Vec::new(),
+            cursor_moves: Vec::new(),
+            builder: BatchBuilder::default(),
+            identity_checked: Duration::ZERO,
+            sealed: parts.sealed,
+        }
+    }
+
+    /// Does what there is to do, at most one batch of it; says whether it did anything.
+    pub fn step(&mut self) -> bool {
+        if self.backlog.is_empty() {
+            self.shared.inbox.drain(&mut self.drained);
+            self.backlog.extend(self.drained.drain(..));
+        }
+        let now = self.clock.now();
+        let took = self.take_requests(now);
+        self.begin_checkpoint_if_due();
+        let must_write = self
+            .admitted
+            .iter()
+            .any(|admitted| admitted.decision.placed.is_some())
+            || self.cursor_moves.iter().any(|moved| moved.key.is_some())
+            || self.checkpoint.is_some();
+        if must_write {
+            self.write_batch(now);
+        }
+        self.tell();
+        took || must_write
+    }
+
+    /// Takes requests up to the size of a batch.
+    fn take_requests(&mut self, now: Micros) -> bool {
+        let mut bytes = 0;
+        let mut took = false;
+        while bytes < self.batch_bytes_max {
+            let Some(request) = self.backlog.pop_front() else {
+                break;
+            };
+            took = true;
+            match request {
+                Request::Append { append, to } => {
+                    bytes += append.entries.len()
+                        + append.count as usize * (RECORD_FIXED_BYTES + append.head.len());
+                    let decision = self.decide(&append, now);
+                    self.admitted.push(Admitted {
+                        append,
+                        to,
+                        decision,
+                    });
+                }
+                Request::Hole {
+                    key,
+                    session,
+                    first_number,
+                    count,
+                } => self.sequencer.hole(&key, session, first_number, count),
+                Request::Claim { key, session } => self.sequencer.claim(&key, session, now),
+                Request::Release {
+                    key,
+                    session,
+                    forget,
+                } => {
+                    if self.sequencer.release(&key, session, forget) {
+                        self.pending.push(drop_record(&key));
+                    }
+                }
+                Request::Cursor {
+                    room,
+                    name,
+                    tag,
+                    to,
+                } => {
+                    let rooms = read(&self.shared.rooms);
+                    let result = match rooms.id(&room) {
+                        Some(id) => Ok(self.sequencer.cursors.get(&CursorKey { room: id, name })),
+                        None => Err(StoreError::NoSuchRoom { room }),
+                    };
+                    self.cursor_moves.push(CursorMove {
+                        tag,
+                        to,
+                        result,
+                        key: None,
+                    });
+                }
+                Request::SetCursor { set, tag, to } => {
+                    let moved = match self.shared.read_only() {
+                        Some(reason) => Err(StoreError::ReadOnly { reason }),
+                        None => self.sequencer.set_cursor(&read(&self.shared.rooms), &set),
+                    };
+                    let (result, key) = match moved {
+                        Ok(key) => (Ok(set.to), Some(key)),
+                        Err(error) => (Err(error), None),
+                    };
+                    self.cursor_moves.push(CursorMove {
+                        tag,
+                        to,
+                        result,
+                        key,
+                    });
+                }
+            }
+        }
+        took
+    }
+
+    fn decide(&mut self, append: &Append, now: Micros) -> Decision {
+        if let Some(reason) = self.shared.read_only() {
+            let refusal = Refusal {
+                first_number: append.first_number,
+                count: append.count,
+                code: ErrorCode::READ_ONLY,
+                detail: reason,
+            };
+            return Decision {
+                refused: vec![refusal],
+                ..Decision::default()
+            };
+        }
+        let random = &mut self.random;
+        let rooms = read(&self.shared.rooms);
+        self.sequencer
+            .append(&rooms, append, now, &mut || random.bits_64())
+    }
+
+    fn begin_checkpoint_if_due(&mut self) {
+        let (size, begin) = self.last_checkpoint;
+        let due = self.checkpoint_bytes_min.max(4 * size);
+        if self.checkpoint.is_none()
+            && !self.writer.has_failed()
+            && self.writer.end().since(begin) >= due
+        {
+            self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
+        }
+    }
+
+    /// Builds the batch, writes it, and commits or rolls back.
+    fn write_batch(&mut self, now: Micros) {
+        self.check_identity();
+        let bytes = self.bytes_needed();
+        let begun = match self.writer.check_space(bytes) {
+            Ok(()) => self.writer.begin(bytes, now.get()).map(|_| ()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            let fault = if crate::log::is_no_space(&error) {
+                WriteFault::NoSpace(error)
+            } else {
+                WriteFault::Failed(error)
+            };
+            self.give_up(&fault);
+            return;
+        }
+        let piece = self.build(now);
+        let keep_tail = self.somebody_follows();
+        match self
+            .writer
+            .commit(&mut self.builder, BatchKind::Records, keep_tail)
+        {
+            Ok(written) => self.commit(written, piece.as_ref()),
+            Err(fault) => self.give_up(&fault),
+        }
+    }
+
+    /// An upper limit of the size of the batch.
+    fn bytes_needed(&self) -> u64 {
+        let mut bytes = BatchBuilder::overhead(1, 0)
+            + self
+                .pending
+                .iter()
+                .map(|record| record.len() + 4)
+                .sum::<usize>();
+        bytes += self.cursor_moves.len() * RECORD_BYTES_MAX;
+        for admitted in &self.admitted {
+            if let Some(placed) = &admitted.decision.placed {
+                let per_message = RECORD_FIXED_BYTES + admitted.append.head.len() + 4;
+                bytes += admitted.append.entries.len() + placed.count as usize * per_message;
+                // A row, the room's name, the producer's run.
+                bytes += RUN_BYTES + 2 * RECORD_BYTES_MAX;
+            }
+        }
+        if self.checkpoint.is_some() {
+            bytes += Checkpoint::PIECE_BYTES_MAX;
+        }
+        bytes as u64
+    }
+
+    /// Puts all records of the batch into the writer's buffer.
+    fn build(&mut self, now: Micros) -> Option<Piece> {
+        let rooms = read(&self.shared.rooms);
+        let mentioned_from = if self.writer.begins_segment() {
+            self.writer.end()
+        } else {
+            self.mentioned_from
+        };
+        let buf = self.writer.buffer();
+        self.builder.begin(buf);
+        for record in &self.pending {
+            put_state(&mut self.builder, buf, record);
+        }
+        let mut order: Vec<(RoomId, usize)> = Vec::with_capacity(self.admitted.len());
+        let mut record = Vec::new();
+        for (id, name, epoch) in self.sequencer.new_rooms(&rooms) {
+            let slot = RoomSlot {
+                name: name.clone(),
+                epoch,
+                first: Seq::FIRST,
+                head: Seq::NONE,
+                last_time: Micros::new(0),
+                last_at: 0,
+            };
+            record.clear();
+            state::encode(
+                kind::ROOM,
+                RoomId::NONE,
+                &room_record(&rooms, id, &slot),
+                &mut record,
+            );
+            put_state(&mut self.builder, buf, &record);
+        }
+        for (at, admitted) in self.admitted.iter().enumerate() {
+            if let Some(placed) = &admitted.decision.placed {
+                order.push((placed.room, at));
+            }
+        }
+        order.sort_unstable();
+        let mut last = RoomId::NONE;
+        for (room, _) in &order {
+            if *room != last {
+                last = *room;
+                if let Some(slot) = rooms.get(*room)
+                    && (slot.last_at < mentioned_from.get() || slot.head.is_none())
+                {
+                    record.clear();
+                    state::encode(
+                        kind::ROOM,
+                        RoomId::NONE,
+                        &room_record(&rooms, *room, slot),
+                        &mut record,
+                    );
+                    put_state(&mut self.builder, buf, &record);
+                }
+            }
+        }
+        for admitted in &self.admitted {
+            if let Some(placed) = &admitted.decision.placed {
+                record.clear();
+                let run = Run {
+                    first: placed.first_number,
+                    count: placed.count,
+                    room: placed.room,
+                    seq: placed.first_seq,
+                };
+                let run = run_record(
+                    &admitted.append.key,
+                    admitted.append.claimed,
+                    now.get(),
+                    run,
+                );
+                state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
+                put_state(&mut self.builder, buf, &record);
+            }
+        }
+        for key in self
+            .cursor_moves
+            .iter()
+            .filter_map(|moved| moved.key.as_ref())
+        {
+            record.clear();
+            let cursor = cursor_record(key, self.sequencer.cursors.get(key));
+            state::encode(kind::CURSOR, RoomId::NONE, &cursor, &mut record);
+            put_state(&mut self.builder, buf, &record);
+        }
+        let piece = self
+            .checkpoint
+            .as_mut()
+            .map(|checkpoint| checkpoint.piece(&rooms, &self.sequencer));
+        if let Some(piece) = &piece {
+            put_state(&mut self.builder, buf, &piece.record);
+        }
+        for (_, at) in order {
+            if let Some(admitted) = self.admitted.get(at)
+                && let Some(placed) = &admitted.decision.placed
+            {
+                put_messages(&mut self.builder, buf, &admitted.append, placed, now);
+            }
+        }
+        piece
+    }
+
+    /// Whether anybody reads close enough to the end to be served from memory.
+    fn somebody_follows(&self) -> bool {
+        self.shared.watched()
+            || self
+                .writer
+                .end()
+                .get()
+                .saturating_sub(self.shared.followed_at())
+                < FOLLOW_BYTES
+    }
+
+    /// The batch is durable: shows it to readers.
+    fn commit(&mut self, written: Written, piece: Option<&Piece>) {
+        let at = written.head.position;
+        let time = Micros::new(written.head.time);
+        self.pending.clear();
+        if let Some(begun) = written.begun {
+            self.mentioned_from = if begun.rescued {
+                written.head.end()
+            } else {
+                begun.header.base
+            };
+            self.sealed.extend(self.shared.segments.begin(begun.header));
+        }
+        if let Some(piece) = piece {
+            self.advance_checkpoint(piece);
+        }
+        let runs: Vec<BatchRun> = self
+            .builder
+            .runs()
+            .iter()
+            .filter(|run| !run.room.is_none())
+            .copied()
+            .collect();
+        let mut rooms = write(&self.shared.rooms);
+        let before = |room: RoomId| {
+            let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
+            slot.map_or((LogPosition::NONE, Micros::new(0)), |slot| {
+                (LogPosition::new(slot.last_at), slot.last_time)
+            })
+        };
+        let tail_runs: Box<[(BatchRun, LogPosition)]> =
+            runs.iter().map(|run| (*run, before(run.room).0)).collect();
+        self.shared.segments.note(
+            runs.iter().map(|run| {
+                let (previous, time_before) = before(run.room);
+                (*run, previous, time_before)
+            }),
+            at,
+            time,
+        );
+        self.sequencer.commit(&mut rooms, at.get());
+        let end = written.head.end();
+        let bytes_offset = runs.first().map_or(0, |run| run.offset);
+        let bytes = written.records.unwrap_or_default();
+        let tail = TailBatch {
+            at,
+            end,
+            bytes,
+            bytes_offset,
+            runs: tail_runs,
+        };
+        self.shared.show(tail, end);
+        drop(rooms);
+        self.shared
+            .count(runs.iter().map(|run| u64::from(run.count)).sum());
+    }
+
+    fn advance_checkpoint(&mut self, piece: &Piece) {
+        if piece.is_last
+            && let Some(done) = self.checkpoint.take()
+        {
+            self.last_checkpoint = (done.bytes(), done.begin);
+            self.writer.checkpoint = done.begin;
+            // A good moment: what nobody will ask for again need not be copied the next time.
+            let now = self.clock.now();
+            let idle = self.sequencer.idle_secs;
+            self.sequencer.producers.expire(now, idle);
+        }
+    }
+
+    /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
+    fn give_up(&mut self, fault: &WriteFault) {
+        self.sequencer.rollback();
+        // What a checkpoint had so far refers to state that stays; a lost piece ends it.
+        self.checkpoint = None;
+        // ... and the next one waits for its turn, rather than meet the same full disk at once.
+        self.last_checkpoint.1 = self.writer.end();
+        let (code, detail, error) = match fault {
+            WriteFault::NoSpace(error) => (
+                ErrorCode::NO_SPACE,
+                format!(
+                    "the disk is full ({error}); nothing was stored, free some space and send again"
+                ),
+                None,
+            ),
+            WriteFault::NoSpaceUnknown(error) => (
+                ErrorCode::OUTCOME_UNKNOWN,
+                format!(
+                    "the disk was full in the middle of a write ({error}); the message may appear after a restart"
+                ),
+                None,
+            ),
+            WriteFault::Failed(error) => {
+                let reason = format!(
+                    "the disk failed: {error}; check the disk, then start the broker again"
+                );
+                (
+                    ErrorCode::OUTCOME_UNKNOWN,
+                    format!("{reason}; the message may appear after a restart"),
+                    Some(reason),
+                )
+            }
+        };
+        if let Some(reason) = error {
+            self.shared.set_read_only(reason);
+        }
+        for admitted in &mut self.admitted {
+            if let Some(placed) = admitted.decision.placed.take() {
+                admitted.decision.refused.push(Refusal {
+                    first_number: placed.first_number,
+                    count: placed.count,
+                    code,
+                    detail: detail.clone(),
+                });
+            }
+        }
+        for moved in &mut self.cursor_moves {
+            if moved.key.take().is_some() {
+                moved.result = Err(match fault {
+                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => StoreError::NoSpace {
+                        what: detail.clone(),
+                    },
+                    WriteFault::Failed(_) => StoreError::ReadOnly {
+                        reason: detail.clone(),
+                    },
+                });
+            }
+        }
+    }
+
+    /// Posts the outcomes, and wakes every mailbox once.
+    fn tell(&mut self) {
+        let mut wake: Vec<Arc<Mailbox>> = Vec::new();
+        for admitted in &self.admitted {
+            if admitted.decision.placed.is_some() {
+                self.shared.fire(&admitted.append.room, &mut wake);
+            }
+        }
+        for Admitted {
+            append,
+            to,
+            decision,
+        } in self.admitted.drain(..)
+        {
+            if post_decision(decision, &append, NO_SPACE_RETRY_MS, &to) {
+                wake.push(to);
+            }
+        }
+        for CursorMove {
+            tag, to, result, ..
+        } in self.cursor_moves.drain(..)
+        {
+            if to.post_quietly(Notice::Cursor { tag, result }) {
+                wake.push(to);
+            }
+        }
+        for mailbox in wake {
+            mailbox.wake();
+        }
+    }
+
+    /// Notices when the directory has been moved or replaced under the store.
+    fn check_identity(&mut self) {
+        let now = self.clock.monotonic();
+        if now.saturating_sub(self.identity_checked) < IDENTITY_EVERY
+            && self.identity_checked != Duration::ZERO
+        {
+            return;
+        }
+        self.identity_checked = now;
+        if let Err(error) = self.shared.segments.storage().check_identity() {
+            self.shared.set_read_only(format!("the data directory is no longer the one that was opened ({error}); put it back and start the broker again"));
+            self.shared.set_moved();
+        }
+    }
+
+    /// Nothing has come for a while: proves to the next leader that nothing is missing.
+    pub fn idle(&mut self) {
+        let now = self.clock.now();
+        if let Err(fault) = self.writer.mark(BatchKind::IdleMark, now.get()) {
+            self.give_up(&fault);
+        }
+    }
+
+    /// Whether a mark ends the log.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.writer.is_marked()
+    }
+
+    /// Writes what is pending and ends the log with a mark.
+    pub fn close(&mut self) {
+        while self.step() {}
+        let now = self.clock.now();
+        if !self.pending.is_empty() && self.shared.read_only().is_none() {
+            self.write_batch(now);
+        }
+        if let Err(fault) = self.writer.mark(BatchKind::CloseMark, now.get()) {
+            self.give_up(&fault);
+        }
+        self.writer.drop_spare();
+        self.shared.close();
+    }
+
+    /// The size of a spare that should be made, if one should.
+    pub(super) fn wants_spare(&mut self) -> Option<(String, u64)> {
+        let bytes = self.writer.wants_spare()?;
+        Some((self.writer.spare_name(), bytes))
+    }
+
+    /// Hands in a spare.
+    pub(super) fn offer_spare(&mut self, made: std::io::Result<crate::log::Spare<S::File>>) {
+        self.writer.offer_spare(made);
+    }
+
+    /// Segments whose footers have to be written.
+    pub(super) fn take_sealed(&mut self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.sealed)
+    }
+
+    /// Does by hand what threads do in production: spares and footers.
+    pub fn keep_house(&mut self) {
+        if let Some((name, bytes)) = self.wants_spare() {
+            let made = crate::log::make_spare(&**self.shared.segments.storage(), &name, bytes);
+            self.offer_spare(made);
+        }
+        for segment in self.take_sealed() {
+            // A footer is only a hint.
+            let _ = self.shared.segments.write_footer(&segment);
+        }
+    }
+}
+
+impl<S: Storage> std::fmt::Debug for Engine<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+fn drop_record(key: &ProducerKey) -> Vec<u8> {
+    let mut record = Vec::new();
+    let dropped = state::ProducerDropRecord {
+        sender: key.sender.as_str(),
+        producer: *key.producer.as_bytes(),
+    };
+    state::encode(kind::PRODUCER_DROP, RoomId::NONE, &dropped, &mut record);
+    record
+}
+
+fn put_state(builder: &mut BatchBuilder, buf: &mut AlignedBuf, record: &[u8]) {
+    builder.record(buf, RoomId::NONE, Seq::NONE, |buf| {
+        buf.extend_from_slice(record)
+    });
+}
+
+fn put_messages(
+    builder: &mut BatchBuilder,
+    buf: &mut AlignedBuf,
+    append: &Append,
+    placed: &Placed,
+    now: Micros,
+) {
+    let entries = publish::entries(&append.entries).skip(placed.skip as usize);
+    for (n, entry) in (0..u64::from(placed.count)).zip(entries) {
+        let seq = Seq::new(placed.first_seq.get() + n);
+        let head = MessageHead {
+            room: placed.room,
+            seq,
+            time: now,
+            payload_crc: entry.crc,
+            payload_bytes: entry.payload.len(),
+            head: &append.head,
+            extensions: entry.extensions,
+        };
+        builder.record(buf, placed.room, seq, |buf| {
+            buf.extend_from_slice(&head.encode());
+            buf.extend_from_slice(&append.head);
+            buf.extend_from_slice(entry.extensions);
+            buf.extend_from_slice(entry.payload);
+        });
+    }
+}

@@ -1,0 +1,186 @@
+//! The queue into the writer.
+//!
+//! Sessions put requests in; the writer takes all of them at once, so that what arrives while a
+//! batch is being synced forms the next batch by itself. The queue is bounded in bytes: a session
+//! whose append does not fit keeps it and hears when there is space again.
+
+use std::time::Duration;
+
+use super::super::{Append, Busy, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
+use crate::sync::{Arc, Condvar, Mutex, lock};
+use broker_proto::RoomName;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append {
+        append: Append,
+        to: Arc<Mailbox>,
+    },
+    Hole {
+        key: ProducerKey,
+        session: SessionId,
+        first_number: u64,
+        count: u32,
+    },
+    Claim {
+        key: ProducerKey,
+        session: SessionId,
+    },
+    Release {
+        key: ProducerKey,
+        session: SessionId,
+        forget: bool,
+    },
+    Cursor {
+        room: RoomName,
+        name: String,
+        tag: u64,
+        to: Arc<Mailbox>,
+    },
+    SetCursor {
+        set: SetCursor,
+        tag: u64,
+        to: Arc<Mailbox>,
+    },
+}
+
+/// Memory that a queued append takes beside its payload, roughly.
+const APPEND_BYTES: usize = 256;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    requests: Vec<Request>,
+    bytes: usize,
+    /// Who waits for space.
+    waiting: Vec<Arc<Mailbox>>,
+    /// Something that is not a request wants the writer's attention.
+    nudged: bool,
+    closing: bool,
+}
+
+/// Why the writer woke up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    Work,
+    TimedOut,
+    Closing,
+}
+
+impl Inbox {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue::default()),
+            arrived: Condvar::new(),
+            bytes_max,
+        }
+    }
+
+    /// Queues an append, or gives it back when the queue is full.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the append comes back as it is, in the rare case that the queue is full"
+    )]
+    pub(super) fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
+        let bytes = append.entries.len() + APPEND_BYTES;
+        let mut queue = lock(&self.queue);
+        // One append always fits into an empty queue, however large it is.
+        if queue.bytes > 0 && queue.bytes + bytes > self.bytes_max {
+            if !queue.waiting.iter().any(|other| Arc::ptr_eq(other, to)) {
+                queue.waiting.push(Arc::clone(to));
+            }
+            return Err(Busy(append));
+        }
+        queue.bytes += bytes;
+        let first = queue.requests.is_empty();
+        queue.requests.push(Request::Append {
+            append,
+            to: Arc::clone(to),
+        });
+        drop(queue);
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Queues a request that has no payload.
+    pub(super) fn push(&self, request: Request) {
+        let first = {
+            let mut queue = lock(&self.queue);
+            queue.requests.push(request);
+            queue.requests.len() == 1
+        };
+        if first {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes everything that is queued, in order, and tells those who wait for space.
+    pub(super) fn drain(&self, into: &mut Vec<Request>) {
+        let waiting = {
+            let mut queue = lock(&self.queue);
+            queue.nudged = false;
+            queue.bytes = 0;
+            into.append(&mut queue.requests);
+            std::mem::take(&mut queue.waiting)
+        };
+        for mailbox in waiting {
+            mailbox.post(Notice::Space);
+        }
+    }
+
+    /// Waits for a request, for the end, or for so long; without a limit when nothing else is to
+    /// be done.
+    pub(super) fn wait(&self, limit: Option<Duration>) -> Woken {
+        let mut queue = lock(&self.queue);
+        loop {
+            if !queue.requests.is_empty() || queue.nudged {
+                return Woken::Work;
+            }
+            if queue.closing {
+                return Woken::Closing;
+            }
+            queue = match limit {
+                None => self
+                    .arrived
+                    .wait(queue)
+                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+                Some(limit) => {
+                    let (queue, timeout) = self
+                        .arrived
+                        .wait_timeout(queue, limit)
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    if timeout.timed_out() && queue.requests.is_empty() && !queue.closing {
+                        return Woken::TimedOut;
+                    }
+                    queue
+                }
+            };
+        }
+    }
+
+    /// Makes the writer look around.
+    pub(super) fn nudge(&self) {
+        lock(&self.queue).nudged = true;
+        self.arrived.notify_one();
+    }
+
+    /// Makes the writer finish what is queued and stop.
+    pub(super) fn close(&self) {
+        lock(&self.queue).closing = true;
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        lock(&self.queue).closing
+    }
+}

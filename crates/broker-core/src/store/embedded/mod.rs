@@ -1,0 +1,383 @@
+//! The store on disk: one log for all rooms, one writer, any number of readers.
+
+mod checkpoint;
+mod config;
+mod engine;
+mod inbox;
+mod shared;
+mod threads;
+
+use broker_proto::{RoomId, RoomName, Seq, StoreId, Term};
+
+use super::{
+    Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
+    StoreError, StoreInfo,
+};
+use crate::log::position::LogPosition;
+use crate::log::recovery::{Progress, Recovered, recover, set_aside};
+use crate::log::storage::Storage;
+use crate::log::{FEATURE_LEVEL, LogWriter, RecoveryError, Segments, Start, state};
+use crate::planted::{Bug, planted};
+use crate::store::sequencer::Sequencer;
+use crate::sync::{Arc, Mutex, Ordering, lock, read};
+
+pub use config::EmbeddedConfig;
+pub use engine::Engine;
+
+use engine::EngineParts;
+use inbox::{Inbox, Request};
+use shared::{Attempt, Shared};
+use threads::Threads;
+
+/// A reader this close to the end of the log follows along, in bytes.
+const NEAR_END_BYTES: u64 = 4 << 20;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct EmbeddedStore<S: Storage> {
+    shared: Arc<Shared<S>>,
+    store: StoreId,
+    term: Term,
+    payload_bytes_max: u32,
+    producer_window_secs: u32,
+    direct_io: std::sync::OnceLock<bool>,
+    threads: Mutex<Option<Threads>>,
+}
+
+impl<S: Storage> EmbeddedStore<S> {
+    /// Opens a store whose writer is driven by hand: nothing happens until [`Engine::step`].
+    ///
+    /// `progress` is told how far the replay of the log is: bytes done, bytes in all.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]; nothing is lost then.
+    pub fn open_manual(
+        storage: Arc<S>,
+        mut config: EmbeddedConfig,
+        progress: Progress<'_>,
+    ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
+        let found = recover(&*storage, config.store, progress)?;
+        let term = found.last_term + u64::from(!planted(Bug::TermNotRaised));
+        let mut seed = [0; 16];
+        config.random.fill(&mut seed);
+        let mut markers = MarkerSource::new(seed);
+        let start = Start {
+            store: config.store,
+            term,
+            feature_level: FEATURE_LEVEL,
+            end: found.proven,
+            checkpoint: found.checkpoint,
+            last_segment: found.last_segment,
+            resume: resume_in_place(&found),
+        };
+        let in_place = start.resume.is_some();
+        let writer = LogWriter::start(
+            Arc::clone(&storage),
+            start,
+            Box::new(move || markers.next()),
+        );
+        let mut writer = writer.map_err(|source| RecoveryError::Io {
+            file: "the active segment".to_owned(),
+            source,
+        })?;
+        let segments = Segments::new(
+            Arc::clone(&storage),
+            found.segments.clone(),
+            found.last_index.clone(),
+            true,
+        );
+        let mut sealed = Vec::new();
+        if !found.segments.is_empty() && !in_place {
+            sealed.extend(make_tail_safe(
+                &*storage,
+                &found,
+                &mut writer,
+                &segments,
+                config.clock.now().get(),
+            )?);
+        }
+        let mut pending = Vec::new();
+        if let Some(upto) = found.state.doubt {
+            let mut record = Vec::new();
+            state::encode(
+                state::kind::DOUBT,
+                RoomId::NONE,
+                &state::DoubtRecord { upto: upto.get() },
+                &mut record,
+            );
+            pending.push(record);
+        }
+        let mut sequencer = Sequencer::new(config.producer_idle_secs);
+        sequencer.producers = found.state.producers;
+        sequencer.cursors = found.state.cursors;
+        let inbox = Inbox::new(config.queue_bytes_max);
+        let mentioned_from = if in_place {
+            found
+                .segments
+                .last()
+                .map_or(LogPosition::START, |(header, _)| header.base)
+        } else {
+            writer.end()
+        };
+        let shared = Arc::new(Shared::new(
+            inbox,
+            found.state.rooms,
+            segments,
+            writer.end(),
+            found.state.damaged,
+        ));
+        let engine = Engine::new(EngineParts {
+            shared: Arc::clone(&shared),
+            writer,
+            sequencer,
+            clock: Arc::clone(&config.clock),
+            random: config.random,
+            batch_bytes_max: config.batch_bytes_max,
+            checkpoint_bytes_min: config.checkpoint_bytes_min,
+            mentioned_from,
+            pending,
+            sealed,
+        });
+        let store = Arc::new(Self {
+            shared,
+            store: config.store,
+            term: Term::new(term),
+            payload_bytes_max: config.payload_bytes_max,
+            producer_window_secs: config.producer_idle_secs,
+            direct_io: std::sync::OnceLock::new(),
+            threads: Mutex::new(None),
+        });
+        Ok((store, engine))
+    }
+
+    /// Opens a store with a writer thread of its own.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]; nothing is lost then.
+    pub fn open(
+        storage: Arc<S>,
+        config: EmbeddedConfig,
+        progress: Progress<'_>,
+    ) -> Result<Arc<Self>, RecoveryError> {
+        let (store, engine) = Self::open_manual(storage, config, progress)?;
+        let threads = Threads::start(Arc::clone(&store.shared), engine);
+        let threads = threads.map_err(|source| RecoveryError::Io {
+            file: "a thread".to_owned(),
+            source,
+        })?;
+        *lock(&store.threads) = Some(threads);
+        Ok(store)
+    }
+
+    /// Stores what is queued, ends the log with a mark and stops the threads; blocks until that is
+    /// done. Appends after this are refused.
+    pub fn close(&self) {
+        self.shared.inbox.close();
+        let threads = lock(&self.threads).take();
+        if let Some(threads) = threads {
+            threads.join();
+        }
+    }
+
+    /// Whether the directory has been moved or replaced under the store.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.shared.has_moved()
+    }
+
+    fn refuse_closed(append: &Append, to: &Arc<Mailbox>) {
+        to.post(Notice::Refused {
+            producer: append.key.producer,
+            first_number: append.first_number,
+            count: append.count,
+            code: broker_proto::ErrorCode::GOING_AWAY,
+            detail: "the store is closing; nothing was stored".to_owned(),
+            retry_after_ms: 0,
+        });
+    }
+}
+
+impl<S: Storage> Drop for EmbeddedStore<S> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Draws markers from a seed, by a generator that a simulator can repeat (`SplitMix64`); the seed
+/// comes from the system's randomness in production.
+struct MarkerSource([u64; 2]);
+
+impl MarkerSource {
+    fn new(seed: [u8; 16]) -> Self {
+        let fields = crate::log::Fields(&seed);
+        Self([fields.u64(0), fields.u64(8)])
+    }
+
+    fn next(&mut self) -> u64 {
+        let [state, key] = &mut self.0;
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state ^ *key;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // Never 0: zeros are what fresh space reads as.
+        (z ^ (z >> 31)).max(1)
+    }
+}
+
+/// After a mark, writing goes on where it stands.
+fn resume_in_place(found: &Recovered) -> Option<(crate::log::segment::SegmentHeader, u64)> {
+    let (header, _) = found.segments.last()?;
+    let trusted = found.clean || planted(Bug::TrustTail);
+    trusted.then(|| (header.clone(), found.last_file_bytes))
+}
+
+/// Copies the unproven tail into a new segment, and keeps what was torn for a look.
+fn make_tail_safe<S: Storage>(
+    storage: &S,
+    found: &Recovered,
+    writer: &mut LogWriter<S>,
+    segments: &Segments<S>,
+    now: i64,
+) -> Result<Option<Arc<crate::log::Segment>>, RecoveryError> {
+    let torn_at = found
+        .tail
+        .last()
+        .map_or(found.proven, |(head, _)| head.end());
+    if found.torn_bytes > 0
+        && let Some((header, _)) = found.segments.last()
+    {
+        tracing::info!(bytes = found.torn_bytes, position = %torn_at, "a write was cut short; nothing of it had been acknowledged");
+        if let Err(error) = set_aside(storage, header, torn_at) {
+            tracing::warn!(%error, "cannot set the torn bytes aside");
+        }
+    }
+    let header = writer
+        .copy_tail(&found.tail, now)
+        .map_err(|source| RecoveryError::Write {
+            file: "a new segment".to_owned(),
+            source,
+        })?;
+    let base = header.base;
+    let sealed = segments.begin(header);
+    segments.note_tail(&found.tail, base);
+    Ok(sealed)
+}
+
+impl<S: Storage> Store for EmbeddedStore<S> {
+    fn info(&self) -> StoreInfo {
+        let shared = &self.shared;
+        StoreInfo {
+            store: self.store,
+            term: self.term,
+            feature_level: FEATURE_LEVEL,
+            payload_bytes_max: self.payload_bytes_max,
+            producer_window_secs: self.producer_window_secs,
+            rooms: read(&shared.rooms).len() as u64,
+            log_bytes: shared.durable().get(),
+            segments: shared.segments.len() as u64,
+            direct_io: *self.direct_io.get_or_init(|| shared.segments.is_direct()),
+            damaged: shared.damaged_at_start + shared.segments.damaged(),
+            read_only: shared.read_only(),
+            batches: shared.batches.load(Ordering::Relaxed),
+            messages: shared.messages.load(Ordering::Relaxed),
+        }
+    }
+
+    fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
+        if self.shared.is_closed() || self.shared.inbox.is_closing() {
+            Self::refuse_closed(&append, to);
+            return Ok(());
+        }
+        self.shared.inbox.append(append, to)
+    }
+
+    fn hole(&self, key: &ProducerKey, session: SessionId, first_number: u64, count: u32) {
+        self.shared.inbox.push(Request::Hole {
+            key: key.clone(),
+            session,
+            first_number,
+            count,
+        });
+    }
+
+    fn claim(&self, key: &ProducerKey, session: SessionId) {
+        self.shared.inbox.push(Request::Claim {
+            key: key.clone(),
+            session,
+        });
+    }
+
+    fn release(&self, key: &ProducerKey, session: SessionId, forget: bool) {
+        self.shared.inbox.push(Request::Release {
+            key: key.clone(),
+            session,
+            forget,
+        });
+    }
+
+    fn read(
+        &self,
+        range: ReadRange,
+        tag: u64,
+        to: &Arc<Mailbox>,
+    ) -> Option<Result<ReadReply, StoreError>> {
+        match self.shared.try_read(&range) {
+            Attempt::Done(result) => Some(result),
+            Attempt::Disk(wanted) => match &*lock(&self.threads) {
+                Some(threads) => {
+                    threads.read(*wanted, tag, Arc::clone(to));
+                    None
+                }
+                // Driven by hand: there is nobody else to read.
+                None => Some(self.shared.read_disk(*wanted)),
+            },
+        }
+    }
+
+    fn watch(&self, room: &RoomName, after: Seq, tag: u64, to: &Arc<Mailbox>) -> bool {
+        self.shared.watch(room, after, tag, to)
+    }
+
+    fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
+        self.shared.unwatch(room, tag, to);
+    }
+
+    fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {
+        let page = read(&self.shared.rooms).page(after, limit as usize);
+        to.post(Notice::Rooms {
+            tag,
+            result: Ok(page),
+        });
+    }
+
+    fn cursor(&self, room: &RoomName, name: &str, tag: u64, to: &Arc<Mailbox>) {
+        if self.shared.is_closed() {
+            to.post(Notice::Cursor {
+                tag,
+                result: Err(StoreError::Closed),
+            });
+            return;
+        }
+        self.shared.inbox.push(Request::Cursor {
+            room: room.clone(),
+            name: name.to_owned(),
+            tag,
+            to: Arc::clone(to),
+        });
+    }
+
+    fn set_cursor(&self, set: SetCursor, tag: u64, to: &Arc<Mailbox>) {
+        if self.shared.is_closed() {
+            to.post(Notice::Cursor {
+                tag,
+                result: Err(StoreError::Closed),
+            });
+            return;
+        }
+        self.shared.inbox.push(Request::SetCursor {
+            set,
+            tag,
+            to: Arc::clone(to),
+        });
+    }
+}

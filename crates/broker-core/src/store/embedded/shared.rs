@@ -1,0 +1,258 @@
+//! What the writer and the readers of a store on disk share.
+
+use std::io;
+
+use broker_proto::{RoomName, Seq};
+
+use super::super::rooms::{Begin, after};
+use super::super::watchers::Watchers;
+use super::super::{Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
+use super::inbox::Inbox;
+use crate::log::Segments;
+use crate::log::position::LogPosition;
+use crate::log::reader::{Wanted, find_time, read_disk, read_tail};
+use crate::log::storage::Storage;
+use crate::log::tail::{Tail, TailBatch};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Shared<S: Storage> {
+    pub(super) inbox: Inbox,
+    /// Only what is durable. The writer changes it after each sync; taken before `tail` where both
+    /// are.
+    pub(super) rooms: RwLock<RoomTable>,
+    tail: RwLock<Tail>,
+    pub(super) segments: Segments<S>,
+    watchers: Mutex<Watchers>,
+    durable: AtomicU64,
+    /// Where the log ended when somebody last read close to its end.
+    followed: AtomicU64,
+    read_only: Mutex<Option<String>>,
+    is_read_only: AtomicBool,
+    moved: AtomicBool,
+    closed: AtomicBool,
+    pub(super) batches: AtomicU64,
+    pub(super) messages: AtomicU64,
+    /// Places that recovery found damaged.
+    pub(super) damaged_at_start: u64,
+}
+
+/// A read that memory could not answer.
+#[derive(Debug)]
+pub(super) struct DiskRead {
+    wanted: Wanted,
+    begin: Begin,
+    reply: ReadReply,
+}
+
+/// How far a read got without the disk.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Done(Result<ReadReply, StoreError>),
+    Disk(Box<DiskRead>),
+}
+
+impl<S: Storage> Shared<S> {
+    pub(super) fn new(
+        inbox: Inbox,
+        rooms: RoomTable,
+        segments: Segments<S>,
+        durable: LogPosition,
+        damaged_at_start: u64,
+    ) -> Self {
+        Self {
+            inbox,
+            rooms: RwLock::new(rooms),
+            tail: RwLock::new(Tail::default()),
+            segments,
+            watchers: Mutex::new(Watchers::default()),
+            durable: AtomicU64::new(durable.get()),
+            followed: AtomicU64::new(durable.get()),
+            read_only: Mutex::new(None),
+            is_read_only: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            batches: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            damaged_at_start,
+        }
+    }
+
+    pub(super) fn durable(&self) -> LogPosition {
+        LogPosition::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Shows a durable batch to readers. The rooms are locked by the caller and updated already.
+    pub(super) fn show(&self, batch: TailBatch, end: LogPosition) {
+        {
+            let mut tail = write(&self.tail);
+            if batch.bytes.is_empty() && !batch.runs.is_empty() {
+                // Nobody follows; a batch without its bytes must not look like one without messages.
+                tail.clear();
+            } else {
+                tail.push(batch);
+            }
+        }
+        self.durable.store(end.get(), Ordering::Release);
+    }
+
+    pub(super) fn count(&self, messages: u64) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    pub(super) fn watched(&self) -> bool {
+        !lock(&self.watchers).is_empty()
+    }
+
+    pub(super) fn followed_at(&self) -> u64 {
+        self.followed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fire(&self, room: &RoomName, wake: &mut Vec<Arc<Mailbox>>) {
+        lock(&self.watchers).fire(room, wake);
+    }
+
+    /// Sets a watch unless the room has grown already. The check is made under the watchers' lock:
+    /// the writer shows a message first and fires after, so none is missed.
+    pub(super) fn watch(&self, room: &RoomName, after: Seq, tag: u64, to: &Arc<Mailbox>) -> bool {
+        let mut watchers = lock(&self.watchers);
+        let head = read(&self.rooms)
+            .find(room)
+            .map_or(Seq::NONE, |(_, slot)| slot.head);
+        if head > after {
+            return false;
+        }
+        watchers.add(room, tag, to);
+        true
+    }
+
+    pub(super) fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
+        lock(&self.watchers).remove(room, tag, to);
+    }
+
+    /// Why nothing is written any more, if so.
+    pub(super) fn read_only(&self) -> Option<String> {
+        if !self.is_read_only.load(Ordering::Acquire) {
+            return None;
+        }
+        lock(&self.read_only).clone()
+    }
+
+    /// Stops writing for good. The first reason stays.
+    pub(super) fn set_read_only(&self, reason: String) {
+        tracing::error!(%reason, "the store is read-only");
+        lock(&self.read_only).get_or_insert(reason);
+        self.is_read_only.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_moved(&self) {
+        self.moved.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved.load(Ordering::Acquire)
+    }
+
+    pub(super) fn close(&self) {
+        self.set_closed();
+    }
+
+    fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Answers a read from memory, or prepares what the disk has to be asked.
+    pub(super) fn try_read(&self, range: &ReadRange) -> Attempt {
+        let rooms = read(&self.rooms);
+        let Some((id, slot)) = rooms.find(&range.room) else {
+            return Attempt::Done(Err(StoreError::NoSuchRoom {
+                room: range.room.clone(),
+            }));
+        };
+        let begin = match rooms.begin(id, &range.from) {
+            Ok(begin) => begin,
+            Err(error) => return Attempt::Done(Err(error)),
+        };
+        let mut reply = ReadReply {
+            room: id,
+            epoch: slot.epoch,
+            first: slot.first,
+            head: slot.head,
+            next: after(slot.head),
+            skip: None,
+            count: 0,
+            records: Vec::new(),
+            hint: range.hint,
+        };
+        let from = match begin {
+            Begin::Skip(skip) => {
+                reply.next = after(skip.to);
+                reply.skip = Some(skip);
+                return Attempt::Done(Ok(reply));
+            }
+            Begin::At(seq) => seq,
+            Begin::Time(_) => slot.first,
+        };
+        let durable = self.durable();
+        if from > slot.head {
+            self.followed.store(durable.get(), Ordering::Relaxed);
+            reply.next = from;
+            return Attempt::Done(Ok(reply));
+        }
+        let wanted = Wanted {
+            room: id,
+            from,
+            head: slot.head,
+            last_at: LogPosition::new(slot.last_at),
+            count_max: range.count_max.max(1),
+            bytes_max: range.bytes_max,
+            hint: range.hint,
+            durable,
+        };
+        if matches!(begin, Begin::At(_)) {
+            let tail = read(&self.tail);
+            drop(rooms);
+            if let Some(found) = read_tail(&tail, &wanted, reply.clone()) {
+                self.followed.store(durable.get(), Ordering::Relaxed);
+                return Attempt::Done(Ok(found));
+            }
+        }
+        Attempt::Disk(Box::new(DiskRead {
+            wanted,
+            begin,
+            reply,
+        }))
+    }
+
+    /// Answers a read from the disk; blocks.
+    pub(super) fn read_disk(&self, read: DiskRead) -> Result<ReadReply, StoreError> {
+        self.ask_disk(read).map_err(|error| StoreError::Io {
+            what: error.to_string(),
+        })
+    }
+
+    fn ask_disk(&self, read: DiskRead) -> io::Result<ReadReply> {
+        let DiskRead {
+            mut wanted,
+            begin,
+            mut reply,
+        } = read;
+        if let Begin::Time(time) = begin {
+            wanted.from = find_time(&self.segments, &wanted, time)?;
+            if wanted.from > wanted.head {
+                reply.next = wanted.from;
+                return Ok(reply);
+            }
+        }
+        if wanted.durable.since(wanted.last_at) < super::NEAR_END_BYTES {
+            self.followed.store(wanted.durable.get(), Ordering::Relaxed);
+        }
+        read_disk(&self.segments, &wanted, reply)
+    }
+}

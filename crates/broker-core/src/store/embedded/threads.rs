@@ -1,0 +1,204 @@
+//! The threads of a store on disk: one writes, one reads for those who fell behind, one keeps
+//! house.
+//!
+//! Plain threads, because the disk blocks: whoever serves sockets never waits for it.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::super::{Mailbox, Notice};
+use super::engine::Engine;
+use super::inbox::Woken;
+use super::shared::{DiskRead, Shared};
+use crate::log::storage::Storage;
+use crate::log::{Segment, Spare, make_spare};
+use crate::sync::{Arc, Mutex, lock};
+
+/// After so long without a request the writer marks the end of the log.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// Reads that wait for the reading threads; a session has few of its own under way.
+const READERS: usize = 2;
+
+struct ReadJob {
+    read: DiskRead,
+    tag: u64,
+    to: Arc<Mailbox>,
+}
+
+enum HouseJob {
+    Spare { name: String, bytes: u64 },
+    Footer(Arc<Segment>),
+}
+
+/// Spares that were made and wait for the writer.
+type Made<S> = Arc<Mutex<Vec<io::Result<Spare<<S as Storage>::File>>>>>;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writer: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+    reads: mpsc::Sender<ReadJob>,
+}
+
+impl std::fmt::Debug for ReadJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadJob")
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    pub(super) fn start<S: Storage>(shared: Arc<Shared<S>>, engine: Engine<S>) -> io::Result<Self> {
+        let made: Made<S> = Arc::default();
+        let (house, jobs) = mpsc::channel();
+        let mut others = Vec::new();
+        let keeper = (Arc::clone(&shared), Arc::clone(&made));
+        others.push(
+            Builder::new()
+                .name("broker-house".to_owned())
+                .spawn(move || keep_house(&keeper.0, &jobs, &keeper.1))?,
+        );
+        let (reads, jobs) = mpsc::channel::<ReadJob>();
+        let jobs = Arc::new(Mutex::new(jobs));
+        for n in 0..READERS {
+            let (shared, jobs) = (Arc::clone(&shared), Arc::clone(&jobs));
+            others.push(
+                Builder::new()
+                    .name(format!("broker-read-{n}"))
+                    .spawn(move || read_for_others(&shared, &jobs))?,
+            );
+        }
+        let writer = Builder::new()
+            .name("broker-log".to_owned())
+            .spawn(move || write(&shared, engine, &house, &made))?;
+        Ok(Self {
+            writer,
+            others,
+            reads,
+        })
+    }
+
+    pub(super) fn read(&self, read: DiskRead, tag: u64, to: Arc<Mailbox>) {
+        // Fails only when the threads have ended, and with them the sessions that could ask.
+        let _ = self.reads.send(ReadJob { read, tag, to });
+    }
+
+    /// Waits until everything has ended. The inbox is closed already.
+    pub(super) fn join(self) {
+        let Self {
+            writer,
+            others,
+            reads,
+        } = self;
+        drop(reads);
+        let ended = std::iter::once(writer).chain(others).map(JoinHandle::join);
+        for panicked in ended.filter_map(Result::err) {
+            tracing::error!(?panicked, "a thread of the store had stopped by a panic");
+        }
+    }
+}
+
+/// Stops the store when the writer ends without having meant to.
+struct Guard<S: Storage>(Arc<Shared<S>>);
+
+impl<S: Storage> Drop for Guard<S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_read_only("the log writer stopped unexpectedly; restart the broker, nothing acknowledged is lost".to_owned());
+        }
+        self.0.close();
+    }
+}
+
+fn write<S: Storage>(
+    shared: &Arc<Shared<S>>,
+    mut engine: Engine<S>,
+    house: &mpsc::Sender<HouseJob>,
+    made: &Made<S>,
+) {
+    let guard = Guard(Arc::clone(shared));
+    let mut spare_asked = false;
+    loop {
+        let limit = (!engine.is_marked()).then_some(IDLE_AFTER);
+        match shared.inbox.wait(limit) {
+            Woken::Work => {
+                loop {
+                    for spare in lock(made).drain(..) {
+                        // One that could not be made is asked for again with the next request.
+                        spare_asked = false;
+                        engine.offer_spare(spare);
+                    }
+                    let did = engine.step();
+                    order(&mut engine, house, &mut spare_asked);
+                    if !did {
+                        break;
+                    }
+                }
+            }
+            Woken::TimedOut => engine.idle(),
+            Woken::Closing => break,
+        }
+    }
+    engine.close();
+    for segment in engine.take_sealed() {
+        let _ = house.send(HouseJob::Footer(segment));
+    }
+    drop(guard);
+}
+
+/// Asks the housekeeper for what the writer will need.
+fn order<S: Storage>(
+    engine: &mut Engine<S>,
+    house: &mpsc::Sender<HouseJob>,
+    spare_asked: &mut bool,
+) {
+    if !*spare_asked && let Some((name, bytes)) = engine.wants_spare() {
+        *spare_asked = house.send(HouseJob::Spare { name, bytes }).is_ok();
+    }
+    for segment in engine.take_sealed() {
+        let _ = house.send(HouseJob::Footer(segment));
+    }
+}
+
+fn keep_house<S: Storage>(shared: &Shared<S>, jobs: &mpsc::Receiver<HouseJob>, made: &Made<S>) {
+    for job in jobs {
+        match job {
+            HouseJob::Spare { name, bytes } => {
+                let spare = make_spare(&**shared.segments.storage(), &name, bytes);
+                if let Err(error) = &spare {
+                    tracing::warn!(%error, bytes, "cannot prepare space for the log");
+                }
+                let worked = spare.is_ok();
+                lock(made).push(spare);
+                // A failure is not worth waking for: it would be asked for again at once.
+                if worked {
+                    shared.inbox.nudge();
+                }
+            }
+            HouseJob::Footer(segment) => {
+                if let Err(error) = shared.segments.write_footer(&segment) {
+                    tracing::debug!(%error, "cannot write a footer; it is made again when it is needed");
+                }
+            }
+        }
+    }
+    // A spare that nobody took is of no use to anybody.
+    for spare in lock(made).drain(..).flatten() {
+        let _ = shared.segments.storage().delete(spare.name());
+    }
+}
+
+fn read_for_others<S: Storage>(shared: &Shared<S>, jobs: &Mutex<mpsc::Receiver<ReadJob>>) {
+    loop {
+        let job = lock(jobs).recv();
+        let Ok(ReadJob { read, tag, to }) = job else {
+            return;
+        };
+        let result = shared.read_disk(read);
+        to.post(Notice::Read { tag, result });
+    }
+}

@@ -1,0 +1,321 @@
+//! What is kept in memory of every room: where its history begins and ends, not what is in it.
+//!
+//! A slot is a few dozen bytes plus the name, whatever the room's history holds. Rooms are numbered
+//! from 1 in the order of their making, so that a number finds its slot without a look-up.
+
+use std::collections::{BinaryHeap, HashMap};
+
+use broker_proto::{
+    Epoch, Micros, RoomId, RoomName, Seq, SkipRange, SkipReason, StartAt, StartView,
+};
+
+use super::{RoomInfo, RoomsPage, StoreError};
+
+/// A store refuses to make more rooms than this.
+pub(crate) const ROOMS_MAX: usize = 16_000_000;
+
+/// One room.
+#[derive(Debug, Clone)]
+pub(crate) struct RoomSlot {
+    /// Its name.
+    pub(crate) name: RoomName,
+    /// The identity of its history.
+    pub(crate) epoch: Epoch,
+    /// The oldest seq that is kept.
+    pub(crate) first: Seq,
+    /// The newest seq on stable storage; `Seq::NONE` before the first.
+    pub(crate) head: Seq,
+    /// The latest time of any message in it.
+    pub(crate) last_time: Micros,
+    /// Where in the log the newest message lies; the store that keeps no log leaves it 0.
+    pub(crate) last_at: u64,
+}
+
+/// The history that an epoch grew out of: positions of the old epoch up to `fork` are still valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parent {
+    /// The epoch before.
+    pub(crate) epoch: Epoch,
+    /// The last seq that both have.
+    pub(crate) fork: Seq,
+}
+
+/// All rooms.
+#[derive(Debug, Default)]
+pub(crate) struct RoomTable {
+    slots: Vec<RoomSlot>,
+    by_name: HashMap<RoomName, RoomId>,
+    parents: HashMap<RoomId, Parent>,
+}
+
+/// Where a read begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// At this seq, which may be one past the head.
+    At(Seq),
+    /// This range is gone; go on after it.
+    Skip(SkipRange),
+    /// At the first message whose running maximum of time is this or later.
+    Time(Micros),
+}
+
+impl RoomTable {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn id(&self, name: &RoomName) -> Option<RoomId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn get(&self, id: RoomId) -> Option<&RoomSlot> {
+        self.slots.get(index(id)?)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: RoomId) -> Option<&mut RoomSlot> {
+        self.slots.get_mut(index(id)?)
+    }
+
+    pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut RoomSlot> {
+        self.slots.iter_mut()
+    }
+
+    pub(crate) fn find(&self, name: &RoomName) -> Option<(RoomId, &RoomSlot)> {
+        let id = self.id(name)?;
+        Some((id, self.get(id)?))
+    }
+
+    pub(crate) fn parent(&self, id: RoomId) -> Option<Parent> {
+        self.parents.get(&id).copied()
+    }
+
+    pub(crate) fn set_parent(&mut self, id: RoomId, parent: Parent) {
+        self.parents.insert(id, parent);
+    }
+
+    /// Every room with its number, in the order of making.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
+        (1..).map(RoomId::new).zip(&self.slots)
+    }
+
+    /// The number that the next new room gets, when `ahead` others are about to be made.
+    pub(crate) fn next_id(&self, ahead: usize) -> Option<RoomId> {
+        let next = self.slots.len() + ahead;
+        if next >= ROOMS_MAX {
+            return None;
+        }
+        u32::try_from(next + 1).ok().map(RoomId::new)
+    }
+
+    /// Adds a room under the next number, or at `id` when a log is replayed; a number that leaves a
+    /// hole or is taken by another name is refused.
+    pub(crate) fn insert(&mut self, id: RoomId, slot: RoomSlot) -> bool {
+        if index(id) != Some(self.slots.len()) || self.by_name.contains_key(&slot.name) {
+            return false;
+        }
+        self.by_name.insert(slot.name.clone(), id);
+        self.slots.push(slot);
+        true
+    }
+
+    /// The rooms after a name, in the order of names.
+    pub(crate) fn page(&self, after: &str, limit: usize) -> RoomsPage {
+        // A heap of the smallest names so far: one pass, and no memory beyond the page.
+        let mut smallest: BinaryHeap<(&str, RoomId)> = BinaryHeap::with_capacity(limit + 2);
+        for (id, slot) in self.iter() {
+            if slot.name.as_str() > after && slot.head >= Seq::FIRST {
+                smallest.push((slot.name.as_str(), id));
+                if smallest.len() > limit + 1 {
+                    smallest.pop();
+                }
+            }
+        }
+        let more = smallest.len() > limit;
+        let rooms = smallest
+            .into_sorted_vec()
+            .into_iter()
+            .take(limit)
+            .filter_map(|(_, id)| self.get(id))
+            .map(info)
+            .collect();
+        RoomsPage { rooms, more }
+    }
+
+    /// Finds out where a read of this room begins.
+    pub(crate) fn begin(&self, id: RoomId, from: &StartAt) -> Result<Begin, StoreError> {
+        let Some(slot) = self.get(id) else {
+            return Ok(Begin::At(Seq::FIRST));
+        };
+        let end = after(slot.head);
+        let seq = match from.view() {
+            StartView::Start => return Ok(Begin::At(slot.first)),
+            StartView::End => return Ok(Begin::At(end)),
+            StartView::Last(count) => {
+                let wanted = Seq::new(end.get().saturating_sub(count));
+                return Ok(Begin::At(wanted.max(slot.first)));
+            }
+            StartView::Time(time) => return Ok(Begin::Time(time)),
+            StartView::Seq(seq) => seq.max(Seq::FIRST),
+            StartView::Position(position) => {
+                let known = position.epoch == slot.epoch && position.seq <= end;
+                let forked = self.parent(id).is_some_and(|parent| {
+                    parent.epoch == position.epoch && position.seq <= after(parent.fork)
+                });
+                if !known && !forked {
+                    return Err(StoreError::LostSuffix {
+                        room: slot.name.clone(),
+                        expected_epoch: position.epoch,
+                        expected: before(position.seq),
+                        epoch: slot.epoch,
+                        head: slot.head,
+                    });
+                }
+                position.seq.max(Seq::FIRST)
+            }
+            _ => {
+                return Err(StoreError::Limit {
+                    what: "this kind of starting point is not known here".to_owned(),
+                });
+            }
+        };
+        if seq > end {
+            return Err(StoreError::BadPosition {
+                room: slot.name.clone(),
+                asked: seq,
+                head: slot.head,
+            });
+        }
+        if seq < slot.first {
+            return Ok(Begin::Skip(SkipRange {
+                from: seq,
+                to: before(slot.first),
+                reason: SkipReason::TRIMMED,
+            }));
+        }
+        Ok(Begin::At(seq))
+    }
+}
+
+/// What others may know of a room.
+pub(crate) fn info(slot: &RoomSlot) -> RoomInfo {
+    RoomInfo {
+        name: slot.name.clone(),
+        epoch: slot.epoch,
+        first: slot.first,
+        head: slot.head,
+        last_time: slot.last_time,
+    }
+}
+
+/// The seq after this one. Seqs are counted up one by one from 1, so the end is out of reach.
+pub(crate) fn after(seq: Seq) -> Seq {
+    Seq::new(seq.get().saturating_add(1))
+}
+
+/// The seq before this one, `Seq::NONE` before the first.
+pub(crate) fn before(seq: Seq) -> Seq {
+    Seq::new(seq.get().saturating_sub(1))
+}
+
+fn index(id: RoomId) -> Option<usize> {
+    usize::try_from(id.get().checked_sub(1)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use broker_proto::Position;
+
+    fn table() -> (RoomTable, RoomId) {
+        let mut table = RoomTable::default();
+        let id = table.next_id(0).unwrap();
+        let slot = RoomSlot {
+            name: RoomName::parse("lobby").unwrap(),
+            epoch: Epoch::new(7),
+            first: Seq::new(3),
+            head: Seq::new(9),
+            last_time: Micros::new(5),
+            last_at: 0,
+        };
+        assert!(table.insert(id, slot));
+        (table, id)
+    }
+
+    #[test]
+    fn reads_begin_where_asked() {
+        let (table, id) = table();
+        let at = |start: StartAt| table.begin(id, &start).unwrap();
+        assert_eq!(at(StartAt::START), Begin::At(Seq::new(3)));
+        assert_eq!(at(StartAt::END), Begin::At(Seq::new(10)));
+        assert_eq!(at(StartAt::last(2)), Begin::At(Seq::new(8)));
+        assert_eq!(at(StartAt::last(100)), Begin::At(Seq::new(3)));
+        assert_eq!(at(StartAt::seq(Seq::new(10))), Begin::At(Seq::new(10)));
+        let gone = SkipRange {
+            from: Seq::new(1),
+            to: Seq::new(2),
+            reason: SkipReason::TRIMMED,
+        };
+        assert_eq!(at(StartAt::seq(Seq::new(1))), Begin::Skip(gone));
+        assert!(matches!(
+            table.begin(id, &StartAt::seq(Seq::new(11))),
+            Err(StoreError::BadPosition { .. })
+        ));
+    }
+
+    #[test]
+    fn a_position_is_valid_in_its_epoch_and_up_to_the_fork_of_its_parent() {
+        let (mut table, id) = table();
+        table.set_parent(
+            id,
+            Parent {
+                epoch: Epoch::new(6),
+                fork: Seq::new(5),
+            },
+        );
+        let at = |epoch, seq| {
+            table.begin(
+                id,
+                &StartAt::position(Position {
+                    epoch: Epoch::new(epoch),
+                    seq: Seq::new(seq),
+                }),
+            )
+        };
+        assert_eq!(at(7, 10).unwrap(), Begin::At(Seq::new(10)));
+        assert_eq!(at(6, 6).unwrap(), Begin::At(Seq::new(6)));
+        assert!(matches!(at(7, 11), Err(StoreError::LostSuffix { .. })));
+        assert!(matches!(at(6, 7), Err(StoreError::LostSuffix { .. })));
+        assert!(matches!(at(1, 3), Err(StoreError::LostSuffix { .. })));
+    }
+
+    #[test]
+    fn pages_follow_the_order_of_names() {
+        let mut table = RoomTable::default();
+        for name in ["d", "a", "c", "b"] {
+            let slot = RoomSlot {
+                name: RoomName::parse(name).unwrap(),
+                epoch: Epoch::new(1),
+                first: Seq::FIRST,
+                head: Seq::FIRST,
+                last_time: Micros::new(0),
+                last_at: 0,
+            };
+            let id = table.next_id(0).unwrap();
+            assert!(table.insert(id, slot));
+        }
+        let names = |page: &RoomsPage| {
+            page.rooms
+                .iter()
+                .map(|room| room.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        let page = table.page("", 3);
+        assert_eq!(
+            (names(&page), page.more),
+            (vec!["a".into(), "b".into(), "c".into()], true)
+        );
+        let page = table.page("c", 3);
+        assert_eq!((names(&page), page.more), (vec!["d".into()], false));
+    }
+}

@@ -1,0 +1,491 @@
+//! The deciding half of a store: which seq a message gets, whether it was stored before, and who
+//! may publish as whom. No disk, no clock, no threads: time and chance come in as arguments.
+//!
+//! Decisions are *staged* while a batch forms. After the batch is on stable storage they are
+//! [committed](Sequencer::commit) to the rooms that readers see; when it could not be written they
+//! are [rolled back](Sequencer::rollback) and it is as if nobody had asked. So a reader never sees
+//! what a crash could take back, and a refused batch leaves no hole in the seqs.
+
+use std::collections::HashMap;
+
+use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, Seq};
+
+use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
+use super::producers::{Known, Producer, Producers, Run};
+use super::rooms::{RoomSlot, RoomTable, after, before};
+use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
+
+/// Where the entries of an append go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) room: RoomId,
+    pub(crate) epoch: Epoch,
+    /// Entries at the front that were stored before, or never will be.
+    pub(crate) skip: u32,
+    pub(crate) first_number: u64,
+    pub(crate) count: u32,
+    pub(crate) first_seq: Seq,
+    /// Whether this append makes the room.
+    pub(crate) new_room: bool,
+}
+
+/// Numbers that are not stored, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) first_number: u64,
+    pub(crate) count: u32,
+    pub(crate) code: ErrorCode,
+    pub(crate) detail: String,
+}
+
+/// What becomes of an append. Together the parts name every number once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Stored before; to be acknowledged again with the seqs of that time.
+    pub(crate) known: Vec<AckRun>,
+    /// Not stored.
+    pub(crate) refused: Vec<Refusal>,
+    /// To be stored now.
+    pub(crate) placed: Option<Placed>,
+}
+
+#[derive(Debug)]
+struct StagedRoom {
+    next: Seq,
+    last_time: Micros,
+}
+
+#[derive(Debug)]
+enum Undo {
+    Producer {
+        key: ProducerKey,
+        before: ProducerMark,
+    },
+    Cursor {
+        key: CursorKey,
+        before: Option<Position>,
+    },
+}
+
+/// Enough of a producer to take back what a batch did to it.
+#[derive(Debug)]
+struct ProducerMark {
+    highest: u64,
+    runs: usize,
+    last: Option<Run>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Sequencer {
+    pub(crate) producers: Producers,
+    pub(crate) cursors: Cursors,
+    pub(crate) idle_secs: u32,
+    staged: HashMap<RoomId, StagedRoom>,
+    new_rooms: Vec<(RoomName, Epoch)>,
+    new_by_name: HashMap<RoomName, RoomId>,
+    undo: Vec<Undo>,
+}
+
+impl Sequencer {
+    /// Knows nothing yet, and forgets idle producers after `idle_secs`.
+    pub(crate) fn new(idle_secs: u32) -> Self {
+        Self {
+            idle_secs,
+            ..Self::default()
+        }
+    }
+
+    /// Decides on one append. `chance` draws the epoch of a new room.
+    pub(crate) fn append(
+        &mut self,
+        rooms: &RoomTable,
+        append: &Append,
+        now: Micros,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Decision {
+        let mut decision = Decision::default();
+        let refuse = |decision: &mut Decision, from: u64, code, detail: String| {
+            let count = u32::try_from(append.first_number + u64::from(append.count) - from)
+                .unwrap_or(append.count);
+            decision.refused.push(Refusal {
+                first_number: from,
+                count,
+                code,
+                detail,
+            });
+        };
+        if let Err((code, detail)) = self.admit(append, now) {
+            refuse(&mut decision, append.first_number, code, detail);
+            return decision;
+        }
+        let number = self.recognise(rooms, append, &mut decision);
+        if number == append.first_number + u64::from(append.count) {
+            return decision;
+        }
+        match self.place(rooms, append, number, now, chance) {
+            Ok(placed) => decision.placed = Some(placed),
+            Err((code, detail)) => {
+                self.note_hole(
+                    &append.key,
+                    number,
+                    append.first_number + u64::from(append.count) - 1,
+                );
+                refuse(&mut decision, number, code, detail);
+            }
+        }
+        decision
+    }
+
+    /// Whether this session may publish with this producer, and whether its numbers make sense.
+    fn admit(&mut self, append: &Append, now: Micros) -> Result<(), (ErrorCode, String)> {
+        if let Some(producer) = self.producers.get(&append.key) {
+            let fenced = append.session != SessionId(0)
+                && append.claimed
+                && producer.owner != append.session;
+            if fenced {
+                return Err((ErrorCode::SUPERSEDED, "a newer connection of the same producer has taken over; this one may no longer publish".to_owned()));
+            }
+            if producer.highest > 0 || append.first_number == 1 {
+                return Ok(());
+            }
+        }
+        if append.first_number > 1 {
+            let detail = format!(
+                "number {} of a producer that is not known here: it may have been stored and forgotten; nothing was stored now",
+                append.first_number
+            );
+            return Err((ErrorCode::OUTCOME_UNKNOWN, detail));
+        }
+        if self.producers.get(&append.key).is_none()
+            && !self.producers.make_room(now, self.idle_secs)
+        {
+            let detail = "too many producers are remembered; explicit keys are forgotten by age only, so try again later or without a key";
+            return Err((ErrorCode::LIMIT, detail.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Sorts out the numbers that have been seen; gives the first one that has not.
+    fn recognise(&self, rooms: &RoomTable, append: &Append, decision: &mut Decision) -> u64 {
+        let end = append.first_number + u64::from(append.count);
+        let Some(producer) = self.producers.get(&append.key) else {
+            return append.first_number;
+        };
+        let mut number = append.first_number;
+        while number < end {
+            let span = |count: u64| u32::try_from(count.min(end - number)).unwrap_or(append.count);
+            let count = match producer.look_up(number) {
+                Known::New => break,
+                Known::Stored { room, seq, count } => {
+                    let count = span(count);
+                    if let Some((name, epoch)) = self.name_of(rooms, room) {
+                        decision.known.push(AckRun {
+                            room: name,
+                            epoch,
+                            first_number: number,
+                            count,
+                            first_seq: seq,
+                            level: Level::SYNCED,
+                        });
+                    }
+                    count
+                }
+                Known::NotStored { count } => {
+                    let detail = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
+                    decision.refused.push(Refusal {
+                        first_number: number,
+                        count: span(count),
+                        code: ErrorCode::NOT_STORED,
+                        detail: detail.to_owned(),
+                    });
+                    span(count)
+                }
+                Known::Old { count } => {
+                    let detail = "so old a number that its seq is no longer known";
+                    decision.refused.push(Refusal {
+                        first_number: number,
+                        count: span(count),
+                        code: ErrorCode::DUPLICATE,
+                        detail: detail.to_owned(),
+                    });
+                    span(count)
+                }
+            };
+            number += u64::from(count);
+        }
+        number
+    }
+
+    fn name_of(&self, rooms: &RoomTable, id: RoomId) -> Option<(RoomName, Epoch)> {
+        if let Some(slot) = rooms.get(id) {
+            return Some((slot.name.clone(), slot.epoch));
+        }
+        let ahead = usize::try_from(id.get())
+            .ok()?
+            .checked_sub(rooms.len() + 1)?;
+        self.new_rooms.get(ahead).cloned()
+    }
+
+    /// Gives the rest of an append its seqs.
+    fn place(
+        &mut self,
+        rooms: &RoomTable,
+        append: &Append,
+        number: u64,
+        now: Micros,
+        chance: &mut dyn FnMut() -> u64,
+    ) -> Result<Placed, (ErrorCode, String)> {
+        let found = rooms
+            .find(&append.room)
+            .map(|(id, slot)| (id, slot.epoch, slot.head, slot.last_time));
+        let made = || self.new_by_name.get(&append.room).copied();
+        let known = match found {
+            Some(found) => Some(found),
+            None => made()
+                .and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, Micros::new(0)))),
+        };
+        let head = match known {
+            Some((id, _, head, _)) => self
+                .staged
+                .get(&id)
+                .map_or(head, |staged| before(staged.next)),
+            None => Seq::NONE,
+        };
+        if let Some(expected) = append.expected_head
+            && expected != head
+        {
+            return Err((
+                ErrorCode::WRONG_HEAD,
+                format!("the room's last seq is {head}, not {expected}"),
+            ));
+        }
+        let (id, epoch, last_time, new_room) = match known {
+            Some((id, epoch, _, last_time)) => (id, epoch, last_time, false),
+            None => {
+                let Some(id) = rooms.next_id(self.new_rooms.len()) else {
+                    return Err((
+                        ErrorCode::LIMIT,
+                        "the store has as many rooms as it may have".to_owned(),
+                    ));
+                };
+                let epoch = Epoch::new(chance().max(1));
+                self.new_rooms.push((append.room.clone(), epoch));
+                self.new_by_name.insert(append.room.clone(), id);
+                (id, epoch, Micros::new(0), true)
+            }
+        };
+        let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
+        let count = append.count - skip;
+        let first_seq = after(head);
+        let staged = self.staged.entry(id).or_insert(StagedRoom {
+            next: first_seq,
+            last_time,
+        });
+        staged.next = Seq::new(first_seq.get() + u64::from(count));
+        staged.last_time = staged.last_time.max(now);
+        self.note_stored(
+            append,
+            Run {
+                first: number,
+                count,
+                room: id,
+                seq: first_seq,
+            },
+            now,
+        );
+        Ok(Placed {
+            room: id,
+            epoch,
+            skip,
+            first_number: number,
+            count,
+            first_seq,
+            new_room,
+        })
+    }
+
+    fn note_stored(&mut self, append: &Append, run: Run, now: Micros) {
+        let producer = self.producers.entry(&append.key);
+        self.undo.push(Undo::Producer {
+            key: append.key.clone(),
+            before: mark(producer),
+        });
+        producer.push(run);
+        producer.used = now;
+        producer.claimed = append.claimed;
+    }
+
+    fn note_hole(&mut self, key: &ProducerKey, first: u64, last: u64) {
+        // Only what continues the known numbers: a stranger's high number must not vouch for the
+        // ones below it.
+        let known = self
+            .producers
+            .get(key)
+            .map_or(0, |producer| producer.highest);
+        if first <= known + 1 || known > 0 {
+            let producer = self.producers.entry(key);
+            producer.highest = producer.highest.max(last);
+        }
+    }
+
+    /// Numbers that the session refused itself.
+    pub(crate) fn hole(&mut self, key: &ProducerKey, session: SessionId, first: u64, count: u32) {
+        let ours = self
+            .producers
+            .get(key)
+            .is_none_or(|producer| producer.owner == session);
+        if ours && first > 0 && count > 0 {
+            self.note_hole(key, first, first.saturating_add(u64::from(count) - 1));
+        }
+    }
+
+    /// Makes a session the owner of a producer.
+    pub(crate) fn claim(&mut self, key: &ProducerKey, session: SessionId, now: Micros) {
+        // A full table leaves the producer without an owner entry; its first append is then refused
+        // with the limit, and not before, because a reader needs no producer.
+        if self.producers.get(key).is_some() || self.producers.make_room(now, self.idle_secs) {
+            let producer = self.producers.entry(key);
+            producer.owner = session;
+            producer.claimed = true;
+            if producer.used == Micros::default() {
+                producer.used = now;
+            }
+        }
+    }
+
+    /// Ends a session's ownership; true when the store had something to forget.
+    pub(crate) fn release(&mut self, key: &ProducerKey, session: SessionId, forget: bool) -> bool {
+        let Some(producer) = self.producers.get_mut(key) else {
+            return false;
+        };
+        if producer.owner != session {
+            return false;
+        }
+        producer.owner = SessionId(0);
+        let stored = producer.highest > 0;
+        if forget || !stored {
+            self.producers.remove(key);
+        }
+        forget && stored
+    }
+
+    /// Moves a cursor; gives its key when something has to be written.
+    pub(crate) fn set_cursor(
+        &mut self,
+        rooms: &RoomTable,
+        set: &SetCursor,
+    ) -> Result<CursorKey, StoreError> {
+        let Some(room) = rooms
+            .id(&set.room)
+            .or_else(|| self.new_by_name.get(&set.room).copied())
+        else {
+            return Err(StoreError::NoSuchRoom {
+                room: set.room.clone(),
+            });
+        };
+        let key = CursorKey {
+            room,
+            name: set.name.clone(),
+        };
+        let found = self.cursors.get(&key);
+        if set.expected.is_some_and(|expected| expected != found) {
+            return Err(StoreError::Conflict { found });
+        }
+        if found.is_none() && set.to.is_some() && self.cursors.len() >= CURSORS_MAX {
+            return Err(StoreError::Limit {
+                what: format!("the store keeps at most {CURSORS_MAX} cursors; delete some"),
+            });
+        }
+        let before = self.cursors.set(key.clone(), set.to);
+        self.undo.push(Undo::Cursor {
+            key: key.clone(),
+            before,
+        });
+        Ok(key)
+    }
+
+    /// The rooms that the batch makes, with their numbers.
+    pub(crate) fn new_rooms(
+        &self,
+        rooms: &RoomTable,
+    ) -> impl Iterator<Item = (RoomId, &RoomName, Epoch)> {
+        let first = rooms.len() + 1;
+        self.new_rooms
+            .iter()
+            .enumerate()
+            .filter_map(move |(at, (name, epoch))| {
+                let id = u32::try_from(first + at).ok()?;
+                Some((RoomId::new(id), name, *epoch))
+            })
+    }
+
+    /// Shows readers what the batch did. `at` is its place in the log.
+    pub(crate) fn commit(&mut self, rooms: &mut RoomTable, at: u64) {
+        for (name, epoch) in self.new_rooms.drain(..) {
+            if let Some(id) = rooms.next_id(0) {
+                let slot = RoomSlot {
+                    name,
+                    epoch,
+                    first: Seq::FIRST,
+                    head: Seq::NONE,
+                    last_time: Micros::new(0),
+                    last_at: at,
+                };
+                rooms.insert(id, slot);
+            }
+        }
+        self.new_by_name.clear();
+        for (id, staged) in self.staged.drain() {
+            if let Some(slot) = rooms.get_mut(id) {
+                slot.head = before(staged.next);
+                slot.last_time = staged.last_time;
+                slot.last_at = at;
+            }
+        }
+        for undo in self.undo.drain(..) {
+            if let Undo::Producer { key, .. } = undo
+                && let Some(producer) = self.producers.get_mut(&key)
+            {
+                producer.prune();
+            }
+        }
+    }
+
+    /// Takes everything back that the batch staged.
+    pub(crate) fn rollback(&mut self) {
+        self.new_rooms.clear();
+        self.new_by_name.clear();
+        self.staged.clear();
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Cursor { key, before } => {
+                    self.cursors.set(key, before);
+                }
+                Undo::Producer { key, before } => {
+                    if let Some(producer) = self.producers.get_mut(&key) {
+                        restore(producer, before);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn mark(producer: &Producer) -> ProducerMark {
+    ProducerMark {
+        highest: producer.highest,
+        runs: producer.runs.len(),
+        last: producer.runs.back().copied(),
+    }
+}
+
+/// Puts a producer back, except that its highest number stays known: the numbers of a batch that
+/// was refused are holes, and a hole at the very beginning must not make the peer a stranger.
+fn restore(producer: &mut Producer, mark: ProducerMark) {
+    producer.runs.truncate(mark.runs);
+    if let (Some(back), Some(last)) = (producer.runs.back_mut(), mark.last) {
+        *back = last;
+    }
+    producer.highest = producer.highest.max(mark.highest);
+}

@@ -1,0 +1,179 @@
+//! The embedded store on a disk in memory, driven by hand.
+
+use std::sync::Arc;
+
+use broker_core::log::storage::MemoryStorage;
+use broker_core::store::{EmbeddedConfig, EmbeddedStore, Engine, Notice, Store};
+use broker_proto::{ErrorCode, Seq, StartAt, StoreId};
+
+use crate::talk::{Talker, read_all};
+
+fn open(disk: &MemoryStorage) -> (Arc<EmbeddedStore<MemoryStorage>>, Engine<MemoryStorage>) {
+    let config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap()
+}
+
+#[test]
+fn nothing_is_acknowledged_or_shown_before_the_step() {
+    let (store, mut engine) = open(&MemoryStorage::default());
+    let mut ann = Talker::new("ann", 1);
+    ann.send(&*store, "lobby", &[b"hi", b"there"]);
+    assert!(ann.acks().is_empty());
+    assert!(read_all(&*store, "lobby", StartAt::START, 1 << 20).is_err());
+    assert!(engine.step());
+    let acks = ann.acks();
+    assert_eq!((acks[0].first_seq, acks[0].count), (Seq::FIRST, 2));
+    let all = read_all(&*store, "lobby", StartAt::START, 1 << 20).unwrap();
+    assert_eq!(all, [(1, b"hi".to_vec()), (2, b"there".to_vec())]);
+}
+
+#[test]
+fn everything_is_there_after_a_restart_however_it_ended() {
+    for close in [true, false] {
+        let disk = MemoryStorage::default();
+        let mut expected = Vec::new();
+        let mut ann = Talker::new("ann", 1);
+        for round in 0..20_u64 {
+            let (store, mut engine) = open(&disk);
+            for n in 0..50_u64 {
+                let text = format!("round {round} message {n}")
+                    .repeat(1 + usize::try_from(n).unwrap() * 5);
+                ann.send(
+                    &*store,
+                    if n % 3 == 0 { "even" } else { "lobby" },
+                    &[text.as_bytes()],
+                );
+                if n % 3 != 0 {
+                    expected.push((expected.len() as u64 + 1, text.into_bytes()));
+                }
+                if n % 7 == 0 {
+                    engine.step();
+                }
+            }
+            while engine.step() {}
+            engine.keep_house();
+            assert_eq!(
+                ann.acks().iter().map(|run| run.count).sum::<u32>(),
+                50,
+                "round {round}"
+            );
+            if close {
+                engine.close();
+            }
+        }
+        let (store, _engine) = open(&disk);
+        assert_eq!(store.info().damaged, 0);
+        for bytes in [1, 1000, 1 << 20] {
+            assert_eq!(
+                read_all(&*store, "lobby", StartAt::START, bytes).unwrap(),
+                expected,
+                "close {close} bytes {bytes}"
+            );
+        }
+        let last = read_all(&*store, "lobby", StartAt::last(3), 1 << 20).unwrap();
+        assert_eq!(last, expected[expected.len() - 3..]);
+    }
+}
+
+#[test]
+fn a_retry_gets_its_seq_also_after_a_restart() {
+    let disk = MemoryStorage::default();
+    let mut ann = Talker::new("ann", 1);
+    let (store, mut engine) = open(&disk);
+    ann.send(&*store, "lobby", &[b"one", b"two", b"three"]);
+    engine.step();
+    let first = ann.acks();
+    drop((store, engine));
+    let (store, mut engine) = open(&disk);
+    store
+        .append(
+            ann.append("lobby", 1, &[b"one", b"two", b"three"]),
+            &ann.mailbox,
+        )
+        .unwrap();
+    store
+        .append(ann.append("lobby", 3, &[b"three", b"four"]), &ann.mailbox)
+        .unwrap();
+    engine.step();
+    let again = ann.acks();
+    assert_eq!(again[0], first[0]);
+    assert_eq!(
+        (again[1].first_number, again[1].count, again[1].first_seq),
+        (3, 1, Seq::new(3))
+    );
+    assert_eq!(
+        (again[2].first_number, again[2].count, again[2].first_seq),
+        (4, 1, Seq::new(4))
+    );
+    assert_eq!(
+        read_all(&*store, "lobby", StartAt::START, 1 << 20)
+            .unwrap()
+            .len(),
+        4
+    );
+}
+
+#[test]
+fn an_unknown_producer_in_the_middle_is_told_that_nobody_knows() {
+    let (store, mut engine) = open(&MemoryStorage::default());
+    let mut ann = Talker::new("ann", 1);
+    store
+        .append(ann.append("lobby", 7, &[b"seven"]), &ann.mailbox)
+        .unwrap();
+    engine.step();
+    ann.mailbox.drain(&mut ann.notices);
+    let refused = ann.notices.iter().any(|notice| matches!(notice, Notice::Refused { code, .. } if *code == ErrorCode::OUTCOME_UNKNOWN));
+    assert!(refused, "{:?}", ann.notices);
+}
+
+#[test]
+fn a_store_with_threads_stores_and_closes() {
+    let disk = MemoryStorage::default();
+    let config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    let store = EmbeddedStore::open(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap();
+    let mut ann = Talker::new("ann", 1);
+    for n in 0..1000 {
+        ann.send(&*store, "lobby", &[format!("{n}").as_bytes()]);
+    }
+    store.close();
+    assert_eq!(ann.acks().iter().map(|run| run.count).sum::<u32>(), 1000);
+    let (store, _engine) = open(&disk);
+    assert_eq!(
+        read_all(&*store, "lobby", StartAt::START, 500)
+            .unwrap()
+            .len(),
+        1000
+    );
+}
+
+#[test]
+fn many_segments_and_checkpoints_are_recovered() {
+    let disk = MemoryStorage::default();
+    let big = vec![7; 40_000];
+    let mut ann = Talker::new("ann", 1);
+    for round in 0..4 {
+        let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
+        config.checkpoint_bytes_min = 1 << 20;
+        let (store, mut engine) =
+            EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap();
+        for n in 0..200_u32 {
+            ann.send(&*store, &format!("room-{}", n % 10), &[&big]);
+            engine.step();
+            engine.keep_house();
+        }
+        while engine.step() {}
+        assert_eq!(ann.acks().len(), 200);
+        assert!(store.info().segments > round * 2);
+    }
+    let (store, _engine) = open(&disk);
+    assert_eq!((store.info().damaged, store.info().rooms), (0, 10));
+    for room in 0..10 {
+        let all = read_all(&*store, &format!("room-{room}"), StartAt::START, 1 << 20).unwrap();
+        assert_eq!(all.len(), 80);
+        assert!(
+            all.iter()
+                .enumerate()
+                .all(|(at, (seq, bytes))| *seq == at as u64 + 1 && *bytes == big)
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! Conversations with a store, without any socket.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod basics;
+mod talk;

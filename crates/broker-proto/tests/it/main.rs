@@ -1,0 +1,11 @@
+//! The protocol from outside: known bytes, rules broken one by one, and properties.
+
+mod arbitrary;
+#[cfg(feature = "codec")]
+mod codec;
+mod examples;
+mod frames;
+mod golden;
+mod names;
+mod records;
+mod refusals;
