@@ -8,6 +8,7 @@
     reason = "a test may panic, and prints its seed"
 )]
 
+mod calls;
 mod doors;
 mod flow;
 mod hostile;
