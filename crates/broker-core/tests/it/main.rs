@@ -1,0 +1,15 @@
+//! A server as its peers see it: over real sockets, with frames made by hand.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic"
+)]
+
+mod doors;
+mod flow;
+mod hostile;
+mod lifecycle;
+mod node;
+mod peer;
