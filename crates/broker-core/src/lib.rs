@@ -11,6 +11,9 @@ pub mod store;
 mod sync;
 
 #[cfg(feature = "net")]
+pub use net::{Broker, Config, Node, Role};
+
+#[cfg(feature = "net")]
 pub use net::client::{
     Ack, AckRun, Address, BulkAck, BulkTicket, Client, ClientConfig, Connector, Cursor, Error,
     ErrorKind, Item, Message, Outcome, Page, Result, Room, RoomsPage, ServerInfo, StartAt, State,

@@ -27,7 +27,7 @@ use super::status::{Facts, Figures};
 use super::transport::{Listener, Origin, TcpDoor, UnixDoor};
 use crate::session::{Farewell, Host, Patience, Progress, Stage, Terms};
 use crate::store::Store;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, lock};
 
 /// Connections of one listener whose peers have not said who they are; the rest wait in the kernel.
 /// Each listener has its own, so that strangers at the port never keep out the nodes of the store.
@@ -89,8 +89,7 @@ pub struct Server<S: Store> {
     figures: Arc<Figures<S>>,
     runtime: Handle,
     accepting: watch::Sender<bool>,
-    /// Ends the runtime when dropped, and is answered when that has ended.
-    running: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
+    running: Mutex<Option<Running>>,
 }
 
 impl<S: Store> Server<S> {
@@ -121,7 +120,7 @@ impl<S: Store> Server<S> {
             figures,
             runtime,
             accepting: watch::Sender::new(true),
-            running: Some(running),
+            running: Mutex::new(Some(running)),
         })
     }
 
@@ -196,6 +195,12 @@ impl<S: Store> Server<S> {
         self.figures.amend(|facts| facts.warnings.push(warning));
     }
 
+    /// What a person should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.figures.facts().warnings
+    }
+
     /// The server's state as one JSON object.
     #[must_use]
     pub fn status(&self) -> String {
@@ -219,12 +224,18 @@ impl<S: Store> Server<S> {
     }
 
     /// Ends the runtime; connections that are left are cut off.
-    pub async fn stop(mut self) {
-        if let Some((run, ended)) = self.running.take() {
+    pub async fn stop(&self) {
+        let running = lock(&self.running).take();
+        if let Some((run, ended)) = running {
             drop(run);
             // An error means that the thread is gone already.
             let _ended = ended.await;
         }
+    }
+
+    /// Ends the runtime without waiting for it.
+    pub(super) fn cut(&self) {
+        drop(lock(&self.running).take());
     }
 }
 
@@ -236,6 +247,7 @@ impl<S: Store> fmt::Debug for Server<S> {
     }
 }
 
+/// Ends the runtime when the sender is dropped, and is answered when that has ended.
 type Running = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// Starts a runtime on threads of its own, which ends when the sender is dropped.

@@ -47,6 +47,11 @@ impl<S: Store> Figures<S> {
         })
     }
 
+    /// What the server tells of itself.
+    pub(super) fn facts(&self) -> Facts {
+        read(&self.facts).clone()
+    }
+
     /// Adds to what the server tells of itself.
     pub(super) fn amend(&self, amend: impl FnOnce(&mut Facts)) {
         amend(&mut write(&self.facts));
@@ -61,7 +66,7 @@ impl<S: Store> Host for Figures<S> {
             Stage::Draining(store) => ("draining", Some(Arc::clone(store))),
             Stage::Leaving(_) => ("leaving", None),
         };
-        let facts = read(&self.facts).clone();
+        let facts = self.facts();
         let mut json = Json::new();
         json.text("state", "leader");
         json.text("stage", stage);
