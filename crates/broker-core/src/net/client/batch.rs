@@ -7,14 +7,13 @@
 //! **Invariant:** the settled ranges are sorted, do not overlap, and never change: the first answer counts.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use broker_proto::{Epoch, Level, RoomName, Seq};
 
 use super::error::{Error, Result};
 use super::message::{Ack, AckRun};
-use super::shared::lock;
+use crate::sync::{Mutex, lock};
 
 /// The messages of one publish frame, from the senders' side.
 pub(super) struct Batch {

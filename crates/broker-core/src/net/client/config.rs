@@ -1,5 +1,6 @@
 //! [`ClientConfig`]: the few things about a client that can be set, each safe when it is not.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_proto::limits::WINDOW_BYTES_DEFAULT;
@@ -9,6 +10,8 @@ use super::connector::Connector;
 use super::error::{Error, ErrorKind, Result};
 use super::handle::Client;
 use super::url::Address;
+use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::sync::lock;
 
 /// Shortest timeout that can be set.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -26,6 +29,8 @@ pub struct ClientConfig {
     pub(super) timeout: Duration,
     pub(super) window_bytes: u32,
     pub(super) known_store: StoreId,
+    pub(super) clock: Arc<dyn Clock>,
+    random: Arc<Mutex<Box<dyn Random>>>,
 }
 
 impl Default for ClientConfig {
@@ -36,6 +41,8 @@ impl Default for ClientConfig {
             timeout: TIMEOUT_DEFAULT,
             window_bytes: WINDOW_BYTES_DEFAULT,
             known_store: StoreId::NONE,
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(Mutex::new(Box::new(SystemRandom))),
         }
     }
 }
@@ -81,6 +88,20 @@ impl ClientConfig {
         self
     }
 
+    /// The clock by which the client judges whether the broker still remembers it. Default: the machine's. Timeouts go by
+    /// the clock of the runtime.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Where identities and jitter come from. Default: the kernel. Seeded numbers are for simulations alone: two clients
+    /// with the same ones would take each other's messages for their own.
+    pub fn random(mut self, random: impl Random + 'static) -> Self {
+        self.random = Arc::new(Mutex::new(Box::new(random)));
+        self
+    }
+
     /// Connects to `tcp://host:port` or `unix:/path`.
     ///
     /// The connection is served by a task on the current tokio runtime. Dropping this future gives up.
@@ -108,6 +129,16 @@ impl ClientConfig {
     /// `Usage` for a sender that is none, or when there is no tokio runtime here.
     pub fn open(self, connector: Connector) -> Result<Client> {
         Client::start(self, connector, false)
+    }
+
+    /// 16 random bytes.
+    pub(super) fn bytes_16(&self) -> [u8; 16] {
+        lock(&self.random).bytes_16()
+    }
+
+    /// 64 random bits.
+    pub(super) fn bits_64(&self) -> u64 {
+        lock(&self.random).bits_64()
     }
 
     pub(super) fn build_name(&self) -> &str {

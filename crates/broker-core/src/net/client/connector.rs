@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -107,15 +108,20 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         ));
     };
     // The directory's descriptor stands for its long path. It must stay open until the connect is done.
-    let dir = rustix::fs::open(
-        dir,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let dir = open_dir(dir)?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&dir);
     let stream = UnixStream::connect(Path::new(&format!("/proc/self/fd/{fd}")).join(name)).await;
     drop(dir);
     stream
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it only names a directory; nothing of a store is read or written"
+)]
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -134,7 +140,7 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("socket");
         assert!(path.as_os_str().len() > SOCKET_PATH_BYTES_MAX);
-        let fd = std::fs::File::open(&dir).unwrap();
+        let fd = super::open_dir(&dir).unwrap();
         let listener =
             UnixListener::bind(format!("/proc/self/fd/{}/socket", fd.as_raw_fd())).unwrap();
         let connector = Connector::from(Address::unix(&path));

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connector::Connector;
 use super::error::{Error, ErrorKind, Result};
-use super::greet::{Greeted, Known, greet, random};
+use super::greet::{Greeted, Known, greet};
 use super::link::{End, Link, patience};
 use super::retry::Backoff;
 use super::shared::Shared;
@@ -19,8 +19,6 @@ use super::state::State;
 
 /// How long an idle task sleeps when nothing is due; it is woken for everything that happens.
 const LONG: Duration = Duration::from_secs(3600);
-/// A connection that lasted this long was a good one: the next attempts start with the shortest wait.
-const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait that a broker can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
@@ -39,10 +37,7 @@ impl Drop for CloseOnDrop {
 /// Serves a client to its end. With `gives_up`, a first connection that cannot be made in time closes it.
 pub(super) async fn run(shared: Arc<Shared>, connector: Connector, gives_up: bool) {
     let guard = CloseOnDrop(Arc::clone(&shared));
-    let cause = match random() {
-        Ok(seed) => Driver::new(&shared, connector, gives_up, &seed).run().await,
-        Err(error) => Some(error),
-    };
+    let cause = Driver::new(&shared, connector, gives_up).run().await;
     shared.close(cause);
     drop(guard);
 }
@@ -62,11 +57,8 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(shared: &'a Arc<Shared>, connector: Connector, gives_up: bool, seed: &[u8; 16]) -> Self {
+    fn new(shared: &'a Arc<Shared>, connector: Connector, gives_up: bool) -> Self {
         let now = Instant::now();
-        let seed = seed
-            .iter()
-            .fold(0_u64, |seed, &byte| (seed << 4) ^ u64::from(byte));
         Self {
             shared,
             connector,
@@ -76,7 +68,7 @@ impl<'a> Driver<'a> {
                 term: Term::default(),
             },
             connected_before: false,
-            backoff: Backoff::new(seed),
+            backoff: Backoff::new(shared.config.bits_64()),
             lost_at: now,
             away_since: now,
         }
@@ -128,8 +120,9 @@ impl<'a> Driver<'a> {
     async fn attempt(&mut self) -> Result<Greeted> {
         let mut wakes = Vec::new();
         // Drawn before the lock is taken: asking the system for it may take a while.
-        let drawn = ProducerId::new(random()?);
-        let producer = self.shared.core().prepare(|| drawn, &mut wakes);
+        let drawn = ProducerId::new(self.shared.config.bytes_16());
+        let now = self.shared.config.clock.now();
+        let producer = self.shared.core().prepare(now, drawn, &mut wakes);
         wakes.into_iter().for_each(Waker::wake);
         let mut patience = patience(self.shared.config.timeout);
         if let Some(at) = self.give_up_at {
@@ -156,11 +149,12 @@ impl<'a> Driver<'a> {
             connection = greeted.server.connection,
             "connected"
         );
-        let since = Instant::now();
         self.shared.went_live(greeted.server.clone(), away);
-        let end = Link::new(self.shared, greeted).run().await;
+        let (end, useful) = Link::new(self.shared, greeted).run().await;
         self.lost_at = Instant::now();
-        if since.elapsed() >= GOOD_AFTER {
+        // After a connection that brought something the attempts start with the shortest wait; one that is only ever
+        // accepted and dropped is tried more and more rarely.
+        if useful {
             self.backoff.reset();
             self.away_since = self.lost_at;
         }

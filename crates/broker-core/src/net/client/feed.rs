@@ -7,7 +7,6 @@
 //! goes on exactly there.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
 use broker_proto::{
@@ -17,7 +16,7 @@ use broker_proto::{
 use bytes::Bytes;
 
 use super::error::{Error, Result};
-use super::shared::lock;
+use crate::sync::{Mutex, lock};
 
 /// Most entries that wait for the reader. Messages are bounded by the window; this bounds what has no bytes.
 const ENTRIES_MAX: usize = 1 << 17;

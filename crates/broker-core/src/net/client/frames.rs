@@ -4,10 +4,9 @@
 //! frames share, large ones keep their own bytes; nothing is copied again until the frame is written.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use broker_proto::publish::{self, ENTRY_FIXED_BYTES, PublishExtensions};
-use broker_proto::{ProducerId, RoomName};
+use broker_proto::{Micros, ProducerId, RoomName};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::batch::Batch;
@@ -69,7 +68,7 @@ pub(super) struct Frame {
     /// On how many connections it was written.
     pub(super) attempts: u32,
     /// Wall clock when it was written first.
-    pub(super) first_sent: Option<SystemTime>,
+    pub(super) first_sent: Option<Micros>,
     /// Refused because the broker does not know the producer, and waiting for a new one.
     pub(super) parked: bool,
     /// Got a number of a new producer once; not done twice.

@@ -70,7 +70,7 @@ pub(super) async fn greet(
         .with_source(error)
         .retryable()
     };
-    let hello = hello(shared, producer, known.store)?;
+    let hello = hello(shared, producer, known.store);
     within(patience, stream.write_all(&hello))
         .await
         .ok_or_else(silent)?
@@ -104,19 +104,7 @@ async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Optio
     timeout_at(Instant::now() + patience, future).await.ok()
 }
 
-/// Random bytes.
-///
-/// # Errors
-/// When the system has none to give.
-pub(super) fn random() -> Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::new(ErrorKind::Usage, "the system gives no random bytes").with_source(error)
-    })?;
-    Ok(bytes)
-}
-
-fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> Result<BytesMut> {
+fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMut {
     let mut bytes = BytesMut::new();
     let hello = Hello {
         build: shared.config.build_name().to_owned(),
@@ -124,10 +112,10 @@ fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> Result<
         producer,
         feature_level: FEATURE_LEVEL,
         known_store,
-        nonce: random()?,
+        nonce: shared.config.bytes_16(),
     };
     hello.encode(&mut bytes);
-    Ok(bytes)
+    bytes
 }
 
 fn next_frame(

@@ -87,6 +87,7 @@ pub(super) struct Link<'a> {
     pinged: Option<Instant>,
     pings: u64,
     pongs: usize,
+    useful: bool,
     yielded: bool,
     /// When the goodbye was queued.
     goodbye: Option<Instant>,
@@ -108,21 +109,23 @@ impl<'a> Link<'a> {
             pinged: None,
             pings: OWN_NONCES,
             pongs: 0,
+            useful: false,
             yielded: false,
             goodbye: None,
             wakes: Vec::new(),
         }
     }
 
-    /// Serves the connection to its end.
-    pub(super) async fn run(mut self) -> End {
+    /// Serves the connection to its end; tells also whether it brought anything that was waited for.
+    pub(super) async fn run(mut self) -> (End, bool) {
         // What came with the welcome was read already.
         let first = self.take_frames();
         self.wake_all();
         if let Err(error) = first {
-            return End::Lost(error);
+            return (End::Lost(error), self.useful);
         }
-        std::future::poll_fn(|cx| self.poll(cx)).await
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        (end, self.useful)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -212,6 +215,15 @@ impl<'a> Link<'a> {
     fn take_frame(&mut self, frame: Frame) -> Result<()> {
         let wakes = &mut self.wakes;
         let mut core = self.shared.core();
+        self.useful |= matches!(
+            frame,
+            Frame::Ack(_)
+                | Frame::Deliver(_)
+                | Frame::Subscribed(_)
+                | Frame::Page(_)
+                | Frame::RoomList(_)
+                | Frame::Cursor(_)
+        );
         match frame {
             Frame::Ack(ack) => take_ack(&mut core, &ack, self.last_read, wakes)?,
             Frame::Refused(refused) => take_refused(&mut core, &refused, self.last_read, wakes)?,
@@ -378,7 +390,7 @@ impl<'a> Link<'a> {
                 return Ok(Turn::Sleep);
             }
             self.yielded = false;
-            self.publishes = core.take_output(&mut self.outbox);
+            self.publishes = core.take_output(&mut self.outbox, &*self.shared.config.clock);
             return Ok(Turn::Write);
         }
         if core.is_done() && self.goodbye.is_none() {
@@ -387,7 +399,7 @@ impl<'a> Link<'a> {
                 flags: Goodbye::FORGET,
                 ..Goodbye::default()
             }));
-            core.take_output(&mut self.outbox);
+            core.take_output(&mut self.outbox, &*self.shared.config.clock);
             return Ok(Turn::Write);
         }
         if let Some(said) = self.goodbye {

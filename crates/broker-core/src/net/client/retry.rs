@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::clock::SeededRandom;
+
 const FIRST: Duration = Duration::from_millis(2);
 const EAGER_MAX: Duration = Duration::from_millis(50);
 const EAGER_FOR: Duration = Duration::from_secs(2);
@@ -14,15 +16,15 @@ const PATIENT_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
-    jitter: u64,
+    jitter: SeededRandom,
 }
 
 impl Backoff {
     /// Starts from the shortest wait. `seed` makes the jitter; any number will do.
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             next: FIRST,
-            jitter: seed,
+            jitter: SeededRandom::new(seed),
         }
     }
 
@@ -41,17 +43,8 @@ impl Backoff {
         let step = self.next.min(max);
         self.next = step.saturating_mul(2);
         let half = step / 2;
-        let parts = u32::try_from(self.draw() % 1024).unwrap_or(0);
+        let parts = u32::try_from(self.jitter.next() % 1024).unwrap_or(0);
         half + half * parts / 1024
-    }
-
-    /// The next number of a splitmix64 sequence.
-    const fn draw(&mut self) -> u64 {
-        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.jitter;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -10,10 +10,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use broker_proto::limits::UNACKED_NUMBERS_MAX;
-use broker_proto::{ErrorCode, ProducerId};
+use broker_proto::{ErrorCode, Micros, ProducerId};
 
 use super::batch::{Batch, Stored};
 use super::error::{Error, ErrorKind, Result};
@@ -136,7 +136,7 @@ impl Sends {
     }
 
     /// Hands out what this connection has not been given, until the outbox holds `budget` bytes.
-    pub(super) fn write_into(&mut self, outbox: &mut Outbox, budget: usize, now: SystemTime) {
+    pub(super) fn write_into(&mut self, outbox: &mut Outbox, budget: usize, now: Micros) {
         if !self.has_unwritten() {
             return;
         }
@@ -284,17 +284,17 @@ impl Sends {
     /// store it twice. Tells whether a new producer is to be drawn; own messages have numbers from 1 then.
     pub(super) fn restart(
         &mut self,
-        now: SystemTime,
+        now: Micros,
         remembered: Duration,
         wakes: &mut Vec<Waker>,
     ) -> bool {
         self.close_last();
         let renew = std::mem::take(&mut self.renewing);
+        let remembered = i64::try_from(remembered.as_micros()).unwrap_or(i64::MAX);
         let old = |frame: &Frame| {
-            let age = frame
+            frame
                 .first_sent
-                .map(|sent| now.duration_since(sent).unwrap_or_default());
-            age.is_some_and(|age| age >= remembered)
+                .is_some_and(|sent| now.since(sent) >= remembered)
         };
         let mut frames = VecDeque::with_capacity(self.frames.len());
         for mut frame in std::mem::take(&mut self.frames) {

@@ -8,14 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use broker_proto::limits::{
     PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, WINDOW_BYTES_DEFAULT,
 };
-use broker_proto::{Frame, ProducerId, RoomName, SenderName, StartAt, Unsubscribe};
+use broker_proto::{Frame, Micros, ProducerId, RoomName, SenderName, StartAt, Unsubscribe};
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -30,16 +29,13 @@ use super::requests::{REQUESTS_MAX, Requests};
 use super::sends::Sends;
 use super::state::{ServerInfo, State};
 use super::waiting::Waiting;
+use crate::clock::Clock;
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 /// Bytes that one turn hands to the stream; what is left goes with the next, after what came meanwhile.
 const TURN_BYTES_MAX: usize = 1 << 20;
 /// How long a producer is taken to be remembered before a broker has said so.
 const REMEMBERED_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Takes a mutex, also a poisoned one: every critical section here leaves its data consistent at each step.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What the handles of a client and its connection task share.
 #[derive(Debug)]
@@ -414,15 +410,14 @@ impl Core {
     }
 
     /// Hands out what is to be written this turn; tells whether there are messages among it.
-    pub(super) fn take_output(&mut self, outbox: &mut Outbox) -> bool {
+    pub(super) fn take_output(&mut self, outbox: &mut Outbox, clock: &dyn Clock) -> bool {
         if !self.control.is_empty() {
             outbox.copy(&self.control);
             self.control.clear();
         }
         let publishes = self.sends.has_unwritten();
         if publishes {
-            self.sends
-                .write_into(outbox, TURN_BYTES_MAX, SystemTime::now());
+            self.sends.write_into(outbox, TURN_BYTES_MAX, clock.now());
         }
         publishes
     }
@@ -432,17 +427,17 @@ impl Core {
         self.driver = Some(cx.waker().clone());
     }
 
-    /// Prepares for a new connection and tells which producer it speaks for. `draw` makes a new one.
+    /// Prepares for a new connection and tells which producer it speaks for: a new one, `drawn`, when the old one is of no
+    /// use any more.
     pub(super) fn prepare(
         &mut self,
-        draw: impl FnOnce() -> ProducerId,
+        now: Micros,
+        drawn: ProducerId,
         wakes: &mut Vec<Waker>,
     ) -> ProducerId {
-        let renewed = self
-            .sends
-            .restart(SystemTime::now(), self.remembered, wakes);
+        let renewed = self.sends.restart(now, self.remembered, wakes);
         if renewed || self.producer == ProducerId::default() {
-            self.producer = draw();
+            self.producer = drawn;
         }
         self.producer
     }

@@ -6,5 +6,6 @@ mod peer;
 mod random;
 mod requests;
 mod sending;
+mod served;
 mod subscribing;
 mod window;

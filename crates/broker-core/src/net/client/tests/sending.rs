@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use broker_proto::{ErrorCode, Level, Seq};
+use broker_proto::{ErrorCode, Level, Micros, Seq};
 use bytes::Bytes;
 
 use super::peer::{EPOCH, ack_frame, config, connected, connected_with, texts, welcome};
+use crate::clock::ManualClock;
 use crate::net::client::{ErrorKind, Ticket};
 
 async fn queue_numbered(
@@ -367,6 +368,33 @@ async fn an_unknown_outcome_of_a_retry_is_told() {
         peer.ack_all(&publish, 1).await;
     });
     sent.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_may_have_forgotten_is_not_sent_again() {
+    let clock = ManualClock::new(Micros::new(1_000_000));
+    let (client, mut peer, mut listener) =
+        connected_with(config().clock(clock.clone()), welcome()).await;
+    let room = client.room("ops").unwrap();
+    let old = room.queue("old").await.unwrap();
+    peer.publishes(1).await;
+    drop(peer);
+    // The machine slept: its runtime did not notice, the broker has gone on for an hour.
+    clock.advance(Duration::from_secs(3600));
+    let new = room.queue("new").await.unwrap();
+    let mut peer = listener.welcome().await;
+    let publish = peer.publish().await;
+    assert_eq!(
+        (publish.first_number, texts(&publish)),
+        (2, vec!["new".to_owned()])
+    );
+    peer.ack_all(&publish, 2).await;
+    new.await.unwrap();
+    let error = old.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.is_retryable()),
+        (ErrorKind::OutcomeUnknown, false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
