@@ -18,9 +18,7 @@ use super::client::{BoxStream, Connect, Connector, Error, ErrorKind, Opening, Re
 use super::config::{Config, DEFAULT_ADDRESS, Listen, Role};
 use super::server::{Server, ServerConfig};
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
-use crate::dir::{
-    DirError, Holder, Identity, Lock, NewStore, ProcessId, SOCKET_NAME, StoreDir, StoreFile,
-};
+use crate::dir::{DirError, Holder, Identity, Lock, NewStore, ProcessId, SOCKET_NAME, StoreDir};
 use crate::log::storage::FileStorage;
 use crate::session::{Farewell, Progress};
 use crate::store::{EmbeddedConfig, EmbeddedStore, Store};
@@ -233,40 +231,39 @@ impl Recovery {
             created: now(),
         };
         let file = self.dir.open_store(lock, new).map_err(dir_error)?;
-        self.warn_of_copy(&file);
+        let copied = file.identity == Identity::Copied;
+        let id = if copied { new.id } else { file.id };
+        let config = EmbeddedConfig {
+            log: file.log_id,
+            renew_epochs: copied,
+            payload_bytes_max: self.payload_bytes_max,
+            ..EmbeddedConfig::new(id)
+        };
+        let store = self.read_log(config)?;
+        if copied {
+            // Last: a crash before this finds a copy again, and renewing twice does no harm. The
+            // other way round the original and the copy could go on under one epoch.
+            self.dir.renew_identity(lock, id).map_err(dir_error)?;
+            tracing::warn!(from = %file.id, to = %id, "the data directory is a copy; the store has a new identity");
+        }
+        Ok(store)
+    }
+
+    fn read_log(&self, config: EmbeddedConfig) -> Result<Arc<Stored>> {
         let storage = FileStorage::open(self.dir.path())
             .map_err(|error| disk(format!("cannot open {}", self.dir.path().display()), error))?;
-        let config = EmbeddedConfig {
-            payload_bytes_max: self.payload_bytes_max,
-            ..EmbeddedConfig::new(file.id)
-        };
         let mut told = 0;
         let mut progress = |done: u64, total: u64| {
             if done >= told {
                 told = done.saturating_add(PROGRESS_BYTES);
-                self.server.progress(Progress {
-                    done,
-                    total,
-                    what: "reading the log".to_owned(),
-                });
+                let what = "reading the log".to_owned();
+                self.server.progress(Progress { done, total, what });
             }
         };
         EmbeddedStore::open(Arc::new(storage), config, &mut progress).map_err(|error| {
             let text = format!("cannot open the store in {}", self.dir.path().display());
             Error::new(ErrorKind::Disk, text).with_source(error)
         })
-    }
-
-    fn warn_of_copy(&self, file: &StoreFile) {
-        if file.identity == Identity::Copied {
-            let warning = format!(
-                "the store in {} was copied or restored and still has the identity of the original ({}); never serve both",
-                self.dir.path().display(),
-                file.id
-            );
-            tracing::warn!("{warning}");
-            self.server.warn(warning);
-        }
     }
 }
 

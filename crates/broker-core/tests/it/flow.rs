@@ -23,7 +23,7 @@ async fn a_reader_that_takes_nothing_costs_the_others_nothing_and_misses_nothing
     let payload = vec![b'x'; 32 << 10];
     // More than any socket buffer holds, so that the slow one's connection is blocked for long.
     for n in 0..40 {
-        bob.publish("ops", &vec![&payload; 16]).await;
+        bob.publish("ops", &[&payload; 16]).await;
         fast.hear_messages(n * 16 + 1, 16).await;
     }
     slow.hear_messages(1, 40 * 16).await;
@@ -70,7 +70,7 @@ async fn a_subscriber_that_publishes_in_its_receive_loop_does_not_stop_itself() 
     let payload = vec![b'x'; 64 << 10];
     let rounds = 200;
     for _ in 0..20 {
-        bob.publish("in", &vec![&payload; 10]).await;
+        bob.publish("in", &[&payload; 10]).await;
     }
     // Both ways carry far more than the sockets hold, and no byte is read while one is written.
     ann.subscribe(1, "in", StartAt::START, ALL).await;

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_core::net::{Listener, Origin, Server, ServerConfig};
 use broker_core::session::{Farewell, Progress};
 use broker_proto::{ErrorCode, Frame, GetStatus, Publish, StartAt};
 use tokio::io::DuplexStream;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use crate::peer::{Peer, hello, room, serving, store};
 

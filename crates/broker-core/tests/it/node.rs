@@ -425,3 +425,87 @@ async fn sends_under_way_survive_a_clean_change_of_leader() {
     second.shutdown().await.unwrap();
     third.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_copied_directory_is_another_store_with_the_same_history() {
+    let parent = tempfile::tempdir().unwrap();
+    let (original, copy) = (parent.path().join("original"), parent.path().join("copy"));
+    let node = Node::join(config(&original)).await.unwrap();
+    let before = node
+        .client()
+        .room("ops")
+        .unwrap()
+        .send("before")
+        .await
+        .unwrap();
+    node.shutdown().await.unwrap();
+    drop(StoreDir::open(&copy, &SystemProbe).unwrap());
+    for entry in std::fs::read_dir(&original).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+    }
+    let store = |path: &Path| {
+        StoreDir::open(path, &SystemProbe)
+            .unwrap()
+            .read_store()
+            .unwrap()
+            .unwrap()
+    };
+    for round in 0..2 {
+        let node = Node::join(config(&copy)).await.unwrap();
+        assert_ne!(store(&copy).id, store(&original).id);
+        assert_eq!(store(&copy).identity, broker_core::dir::Identity::Same);
+        let after = node
+            .client()
+            .room("ops")
+            .unwrap()
+            .send("after")
+            .await
+            .unwrap();
+        assert_ne!(after.epoch, before.epoch);
+        assert_eq!(after.seq.get(), 2 + round);
+        node.shutdown().await.unwrap();
+    }
+    let node = Node::join(config(&original)).await.unwrap();
+    let after = node
+        .client()
+        .room("ops")
+        .unwrap()
+        .send("elsewhere")
+        .await
+        .unwrap();
+    assert_eq!((after.epoch, after.seq.get()), (before.epoch, 2));
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_room_can_be_waited_for_through_a_node() {
+    let parent = tempfile::tempdir().unwrap();
+    let node = Node::join(config(&parent.path().join("store")))
+        .await
+        .unwrap();
+    let mut waiting = node
+        .client()
+        .room("ops")
+        .unwrap()
+        .subscribe(StartAt::END)
+        .wait(true)
+        .await
+        .unwrap();
+    let ack = node
+        .client()
+        .room("ops")
+        .unwrap()
+        .send("first")
+        .await
+        .unwrap();
+    let message = waiting.next_message().await.unwrap().unwrap();
+    assert_eq!(
+        (message.seq.get(), &message.payload[..]),
+        (1, &b"first"[..])
+    );
+    assert_eq!(ack.epoch, message.epoch);
+    drop(waiting);
+    node.shutdown().await.unwrap();
+}

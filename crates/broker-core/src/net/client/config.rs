@@ -5,9 +5,9 @@ use std::time::Duration;
 use broker_proto::limits::WINDOW_BYTES_DEFAULT;
 use broker_proto::{SenderName, StoreId};
 
-use super::handle::Client;
 use super::connector::Connector;
 use super::error::{Error, ErrorKind, Result};
+use super::handle::Client;
 use super::url::Address;
 
 /// Shortest timeout that can be set.

@@ -2,8 +2,8 @@
 
 use broker_proto::{CursorName, Frame, GetCursor, Position, SetCursor};
 
-use super::handle::unexpected;
 use super::error::Result;
+use super::handle::unexpected;
 use super::room::Room;
 
 /// A named position of a reader in a room. It holds the next message wanted, as

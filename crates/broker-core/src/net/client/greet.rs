@@ -90,7 +90,10 @@ pub(super) async fn greet(
             }
             continue;
         }
-        let bytes = within(patience, stream.read_buf(&mut read)).await.ok_or_else(silent)?.map_err(lost)?;
+        let bytes = within(patience, stream.read_buf(&mut read))
+            .await
+            .ok_or_else(silent)?
+            .map_err(lost)?;
         if bytes == 0 {
             return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
         }

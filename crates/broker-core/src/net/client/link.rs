@@ -225,7 +225,9 @@ impl<'a> Link<'a> {
                     feed.subscribed(&answer, wakes)
                 });
             }
-            Frame::Page(ref page) => answer(&mut core, page.head.correlation, self.last_read, frame),
+            Frame::Page(ref page) => {
+                answer(&mut core, page.head.correlation, self.last_read, frame)
+            }
             Frame::RoomList(ref list) => answer(&mut core, list.correlation, self.last_read, frame),
             Frame::Cursor(ref cursor) => {
                 answer(&mut core, cursor.correlation, self.last_read, frame)

@@ -14,7 +14,6 @@
 //! beyond a limit that is stated where it is made.
 
 mod batch;
-mod handle;
 mod config;
 mod connector;
 mod cursor;
@@ -23,6 +22,7 @@ mod error;
 mod feed;
 mod frames;
 mod greet;
+mod handle;
 mod link;
 mod message;
 mod outbox;
@@ -40,11 +40,11 @@ mod url;
 mod waiting;
 
 pub use broker_proto::StartAt;
-pub use handle::{Client, RoomsPage};
 pub use config::ClientConfig;
 pub use connector::{BoxStream, Connect, Connector, Opening, Stream};
 pub use cursor::Cursor;
 pub use error::{Error, ErrorKind, Result};
+pub use handle::{Client, RoomsPage};
 pub use message::{Ack, AckRun, Item, Message, Page};
 pub use room::Room;
 pub use state::{ServerInfo, State};

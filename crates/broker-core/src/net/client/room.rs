@@ -9,10 +9,10 @@ use broker_proto::{CursorName, Frame, ProducerId, Read, RoomName, StartAt};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::handle::{Client, unexpected};
 use super::cursor::Cursor;
 use super::error::{Error, ErrorKind, Result};
 use super::frames::{Key, Outgoing};
+use super::handle::{Client, unexpected};
 use super::message::{Ack, Message, Page};
 use super::shared::Shared;
 use super::subscription::Subscribing;

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use broker_proto::{Epoch, Messages, Position, RecordError, RoomName, Seq, SkipRange, StartAt};
 use futures_core::Stream;
 
-use super::handle::Client;
 use super::error::{Error, ErrorKind, Result};
 use super::feed::{Entry, Feed};
+use super::handle::Client;
 use super::message::{Item, Message};
 use super::room::Room;
 

@@ -1,1 +1,10 @@
-//! Tests.
+//! Conversations between a client and a scripted peer.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod connecting;
+mod peer;
+mod random;
+mod requests;
+mod sending;
+mod subscribing;
+mod window;
