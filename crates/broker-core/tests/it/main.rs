@@ -14,4 +14,5 @@ mod flow;
 mod hostile;
 mod lifecycle;
 mod node;
+mod order;
 mod peer;
