@@ -188,22 +188,27 @@ impl Running {
         Self { child, stdout }
     }
 
-    /// Waits for a line of data.
-    #[track_caller]
-    pub(crate) fn line(&mut self) -> String {
+    /// Waits for a line of data; none at its end.
+    pub(crate) fn next_line(&mut self) -> Option<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let mut words = String::new();
-            self.child
-                .stderr
-                .as_mut()
-                .unwrap()
-                .read_to_string(&mut words)
-                .unwrap();
-            panic!("it ended: {words}");
+        if line.is_empty() { None } else { Some(line) }
+    }
+
+    /// Waits for a line of data, which must come.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        if let Some(line) = self.next_line() {
+            return line;
         }
-        line
+        let mut words = String::new();
+        self.child
+            .stderr
+            .as_mut()
+            .unwrap()
+            .read_to_string(&mut words)
+            .unwrap();
+        panic!("it ended: {words}");
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
