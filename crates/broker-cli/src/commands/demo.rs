@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -45,10 +45,18 @@ pub(crate) async fn run(config: &Config, mut stop: Stop) -> Result<(), Failure> 
         patience: config.timeout,
     };
     let shown = unless_stopped(&mut stop, stage.show(&config, &dir)).await;
-    let is_kept = scratch.is_none();
+    let fate = if scratch.is_some() {
+        "the demo's own, removed now"
+    } else {
+        "kept"
+    };
+    let shown = match shown {
+        Ok(()) => stage.look(&dir, fate),
+        Err(failure) => Err(failure),
+    };
     drop(scratch);
     shown?;
-    stage.farewell(&dir, is_kept)
+    stage.farewell()
 }
 
 /// A directory that is removed at the end, unless this command line names one.
@@ -87,77 +95,64 @@ impl Stage {
         let room = link.client().room(ROOM)?;
         let count = MESSAGES.len().to_string();
         let mut follower = self.start(dir, &["read", ROOM, "--follow", "-n", &count])?;
+        let pid = follower.child.id();
+        self.say(&format!("1. A follower, in a second process (pid {pid}):  broker --as {FOLLOWER} read {ROOM} --follow"))?;
+        let pid = process::id();
         self.say(&format!(
-            "A follower in a second process (pid {}):  broker --as {FOLLOWER} read {ROOM} --follow",
-            follower.child.id()
-        ))?;
-        self.say(&format!(
-            "This process (pid {}) sends. A send returns when the message is on disk.\n",
-            std::process::id()
+            "2. This process (pid {pid}) sends; a send returns when the message is on disk.\n"
         ))?;
         for text in MESSAGES {
             let began = Instant::now();
             let ack = room.send(text).await?;
-            let took = began.elapsed();
-            self.say(&format!("  {} sends     {text}", config.sender))?;
+            let took = began.elapsed().as_secs_f64() * 1e3;
+            self.say(&format!("   {} sends   {text}", config.sender))?;
             self.say(&format!(
-                "  {:width$} stored    seq {} of {ROOM}, {}, after {:.2} ms",
-                "",
-                ack.seq,
-                ack.level.as_str(),
-                took.as_secs_f64() * 1e3,
-                width = config.sender.chars().count()
+                "   on disk   as seq {} of room {ROOM}, after {took:.2} ms",
+                ack.seq
             ))?;
             let line = follower.line(self.patience).await?;
-            self.say(&format!("  follower prints    {line}\n"))?;
+            self.say(&format!("   follower  {line}\n"))?;
         }
         follower.end()
     }
 
     /// Nobody serves the store now: whoever reads it next does, from the disk.
     async fn read_back(&mut self, dir: &Path) -> Result<(), Failure> {
-        self.say(&format!("Both have left; nobody serves the store. A third process reads it from disk:  broker read {ROOM}\n"))?;
+        self.say(&format!("3. Both have left, and nobody serves the store. A third process reads it from disk:  broker read {ROOM}\n"))?;
         let mut reader = self.start(dir, &["read", ROOM])?;
         for _ in MESSAGES {
             let line = reader.line(self.patience).await?;
-            self.say(&format!("  {line}"))?;
+            self.say(&format!("   {line}"))?;
         }
-        reader.end()?;
-        self.say(&format!("\nThe data lies in {}:", dir.display()))?;
-        let mut files: Vec<_> = fs::read_dir(dir)
-            .map_err(|error| broken("look at the store", &error))?
-            .filter_map(Result::ok)
-            .collect();
+        reader.end()
+    }
+
+    /// Shows where the data lies.
+    fn look(&mut self, dir: &Path, fate: &str) -> Result<(), Failure> {
+        self.say(&format!(
+            "\n4. The data lies in {} ({fate}):\n",
+            dir.display()
+        ))?;
+        let entries = fs::read_dir(dir).map_err(|error| broken("look at the store", &error))?;
+        let mut files: Vec<_> = entries.filter_map(Result::ok).collect();
         files.sort_by_key(fs::DirEntry::file_name);
         for file in files {
             let bytes = file.metadata().map_or(0, |metadata| metadata.len());
             self.say(&format!(
-                "  {bytes:>9} bytes  {}",
+                "   {bytes:>8} bytes  {}",
                 file.file_name().to_string_lossy()
             ))?;
         }
         Ok(())
     }
 
-    fn farewell(&mut self, dir: &Path, is_kept: bool) -> Result<(), Failure> {
-        let fate = if is_kept {
-            "It stays there."
-        } else {
-            "That was the demo's own; it is removed."
-        };
-        self.say(&format!(
-            "{fate}{}\n\nNext:",
-            if is_kept {
-                format!(" Read it with: broker --data {} read {ROOM}", dir.display())
-            } else {
-                String::new()
-            }
-        ))?;
-        self.say("  broker send lobby 'hello'    store a message in a store of your own")?;
+    fn farewell(&mut self) -> Result<(), Failure> {
+        self.say("\nNext:")?;
+        self.say("   broker send lobby 'hello'    store a message in a store of your own")?;
         self.say(
-            "  broker read lobby --follow   follow the room, in as many terminals as you like",
+            "   broker read lobby --follow   follow the room, in as many terminals as you like",
         )?;
-        self.say("  brokerd                      serve it to every program on this machine, at 127.0.0.1:9876")
+        self.say("   brokerd                      serve it to every program on this machine, at 127.0.0.1:9876")
     }
 
     /// Prints a line at once: the demo is watched.

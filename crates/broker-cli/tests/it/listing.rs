@@ -42,16 +42,20 @@ fn rooms_are_listed_by_name() {
 #[test]
 fn more_rooms_than_one_answer_holds() {
     let place = Place::new();
-    place.run(&[
-        "--data",
-        place.store().to_str().unwrap(),
-        "bench",
-        "rooms",
-        "--rooms",
-        "2100",
-        "--size",
-        "32",
-    ]);
+    place
+        .run(&[
+            "--data",
+            place.store().to_str().unwrap(),
+            "bench",
+            "rooms",
+            "--rooms",
+            "2100",
+            "--pubs",
+            "4",
+            "--size",
+            "32",
+        ])
+        .ok();
     let rooms = place.run(&["rooms", "--json"]).ok().json();
     assert_eq!(rooms.len(), 2100);
     assert!(

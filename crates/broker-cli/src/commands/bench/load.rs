@@ -85,12 +85,21 @@ impl Load {
         } else {
             within("--window", options.window, 64, UNACKED_NUMBERS_MAX)?
         };
-        let bulk = within("--bulk", options.bulk, 1, UNACKED_NUMBERS_MAX)?;
+        let bulk = match what {
+            What::Rtt | What::Rooms => 1,
+            What::Pub | What::Sub => within("--bulk", options.bulk, 1, UNACKED_NUMBERS_MAX)?,
+        };
         if bulk > window {
             return Err(Failure::usage(format!(
                 "--bulk {bulk} does not fit into --window {window}"
             )));
         }
+        let pubs = match what {
+            What::Rtt => 1,
+            // A room is made once.
+            What::Rooms => within("--pubs", options.pubs, 1, PEERS_MAX)?.min(rooms),
+            What::Pub | What::Sub => within("--pubs", options.pubs, 1, PEERS_MAX)?,
+        };
         let limit = match what {
             What::Rooms => Limit::Count(rooms.into()),
             _ => limit(options)?,
@@ -99,11 +108,7 @@ impl Load {
             what,
             size: size(options.size.as_deref())?,
             rooms,
-            pubs: if what == What::Rtt {
-                1
-            } else {
-                within("--pubs", options.pubs, 1, PEERS_MAX)?
-            },
+            pubs,
             subs: within("--subs", options.subs, 1, PEERS_MAX)?,
             window,
             bulk,
@@ -256,6 +261,14 @@ mod tests {
         assert_eq!(load.limit, Limit::Duration(Duration::from_secs(3)));
         let rooms = Load::new(What::Rooms, &options()).expect("defaults are fine");
         assert_eq!((rooms.rooms, rooms.limit), (10_000, Limit::Count(10_000)));
+        let few = BenchOptions {
+            pubs: Some(9),
+            rooms: Some(4),
+            bulk: Some(8),
+            ..options()
+        };
+        let few = Load::new(What::Rooms, &few).expect("a room each");
+        assert_eq!((few.pubs, few.bulk), (4, 1));
         let rtt = Load::new(
             What::Rtt,
             &BenchOptions {

@@ -187,14 +187,26 @@ impl Bench {
         let (mut figures, published) = self.publishing("create", "rooms").await?;
         let client = self.stage.connect().await?;
         let began = Instant::now();
-        let (mut count, mut after) = (0, String::new());
+        let (mut count, mut own, mut after) = (0, 0, String::new());
         loop {
             let page = client.rooms(&after, ROOM_LIST_MAX).await?;
             count += page.rooms.len() as u64;
+            own += page
+                .rooms
+                .iter()
+                .filter(|room| self.stage.is_ours(&room.name))
+                .count() as u64;
             match page.rooms.last() {
                 Some(last) if page.more => after = last.name.to_string(),
                 _ => break,
             }
+        }
+        if own != u64::from(self.load.rooms) {
+            let words = format!(
+                "violation: {} rooms were made and {own} of them are listed",
+                self.load.rooms
+            );
+            return Err(Failure::new(Exit::Protocol, words));
         }
         figures.push(Figure {
             name: "list",

@@ -8,7 +8,7 @@ use broker_core::{BulkTicket, Room, Ticket};
 use tokio::sync::Barrier;
 
 use super::figures::Latencies;
-use super::load::{Budget, Load};
+use super::load::{Budget, Load, What};
 use super::stage::Stage;
 use super::stamp::Stamp;
 use crate::exit::Failure;
@@ -126,7 +126,14 @@ impl Publisher<'_> {
             *sent += u64::from(count);
             self.in_flight += count;
             self.flights.push_back(flight);
-            turn = if turn + 1 < rooms.len() { turn + 1 } else { 0 };
+            turn += 1;
+            if turn == rooms.len() {
+                // Each room gets one message, by whoever has it in its share.
+                if self.load.what == What::Rooms {
+                    break;
+                }
+                turn = 0;
+            }
         }
         while !self.flights.is_empty() {
             self.land().await?;

@@ -110,7 +110,16 @@ impl Stage {
 
     /// A room of this benchmark.
     pub(crate) fn room(&self, client: &Client, number: u32) -> Result<Room, Failure> {
-        Ok(client.room(&format!("bench-{}-{number}", self.run))?)
+        Ok(client.room(&format!("{}{number}", self.prefix()))?)
+    }
+
+    /// Whether a room is one of this benchmark.
+    pub(crate) fn is_ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix())
+    }
+
+    fn prefix(&self) -> String {
+        format!("bench-{}-", self.run)
     }
 
     /// Nanoseconds since it began.
