@@ -127,7 +127,8 @@ impl Inner {
         };
         let mut bytes = 0;
         let from = usize::try_from(begin.get().saturating_sub(1)).unwrap_or(usize::MAX);
-        for record in kept.iter().skip(from).take(range.count_max as usize) {
+        let count_max = range.count_max.max(1) as usize;
+        for record in kept.iter().skip(from).take(count_max) {
             bytes += record.bytes.len();
             if bytes > range.bytes_max as usize && reply.count > 0 {
                 break;

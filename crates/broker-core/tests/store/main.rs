@@ -6,4 +6,5 @@
 )]
 
 mod basics;
+mod regressions;
 mod talk;

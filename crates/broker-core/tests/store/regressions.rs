@@ -1,0 +1,71 @@
+//! Mistakes that the suite has found, each told again by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::clock::{ManualClock, SeededRandom};
+use broker_core::log::storage::MemoryStorage;
+use broker_core::store::{
+    EmbeddedConfig, EmbeddedStore, Engine, Hint, MemoryStore, Notice, ProducerKey, ReadRange,
+    ReadReply, SessionId, SetCursor, Store,
+};
+use broker_proto::{
+    Epoch, ErrorCode, Micros, Position, ProducerId, RoomName, SenderName, Seq, StartAt, StoreId,
+};
+
+use crate::talk::{Talker, read_all};
+
+type OnDisk = (Arc<EmbeddedStore<MemoryStorage>>, Engine<MemoryStorage>);
+
+/// Opens a store whose clock is at hand and whose checkpoints are near.
+fn open(disk: &MemoryStorage, clock: &ManualClock) -> OnDisk {
+    open_with(disk, clock, 4 << 10)
+}
+
+fn open_with(disk: &MemoryStorage, clock: &ManualClock, checkpoint_bytes_min: u64) -> OnDisk {
+    let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    config.clock = Arc::new(clock.clone());
+    config.checkpoint_bytes_min = checkpoint_bytes_min;
+    config.producer_idle_secs = 60;
+    EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap()
+}
+
+fn in_memory(clock: &ManualClock) -> Arc<MemoryStore> {
+    MemoryStore::new(
+        1 << 20,
+        Arc::new(clock.clone()),
+        Box::new(SeededRandom::new(1)),
+    )
+}
+
+fn lobby() -> RoomName {
+    RoomName::parse("lobby").unwrap()
+}
+
+fn read(store: &dyn Store, from: StartAt, count_max: u32, hint: Hint) -> ReadReply {
+    let range = ReadRange {
+        room: lobby(),
+        from,
+        count_max,
+        bytes_max: 1 << 20,
+        hint,
+    };
+    let reply = store.read(range, 1, &broker_core::store::Mailbox::new());
+    reply.expect("nobody else reads").unwrap()
+}
+
+#[test]
+fn a_read_of_at_most_no_message_gets_further_all_the_same() {
+    let clock = ManualClock::default();
+    let memory = in_memory(&clock);
+    let (disk, mut engine) = open(&MemoryStorage::new(), &clock);
+    let mut ann = Talker::new("ann", 1);
+    ann.send(&*memory, "lobby", &[b"one", b"two"]);
+    ann.next = 1;
+    ann.send(&*disk, "lobby", &[b"one", b"two"]);
+    engine.step();
+    for store in [&*memory as &dyn Store, &*disk] {
+        let reply = read(store, StartAt::START, 0, Hint::default());
+        assert_eq!((reply.count, reply.next), (1, Seq::new(2)));
+    }
+}
