@@ -12,7 +12,7 @@ use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, 
 
 use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
 use super::producers::{Known, Producer, Producers, Run};
-use super::rooms::{RoomSlot, RoomTable, after, before};
+use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
 
 /// Where the entries of an append go.
@@ -242,8 +242,9 @@ impl Sequencer {
         let made = || self.new_by_name.get(&append.room).copied();
         let known = match found {
             Some(found) => Some(found),
-            None => made()
-                .and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, Micros::new(0)))),
+            None => {
+                made().and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, NO_TIME)))
+            }
         };
         let head = match known {
             Some((id, _, head, _)) => self
@@ -272,7 +273,7 @@ impl Sequencer {
                 let epoch = Epoch::new(chance().max(1));
                 self.new_rooms.push((append.room.clone(), epoch));
                 self.new_by_name.insert(append.room.clone(), id);
-                (id, epoch, Micros::new(0), true)
+                (id, epoch, NO_TIME, true)
             }
         };
         let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
@@ -429,7 +430,7 @@ impl Sequencer {
                     epoch,
                     first: Seq::FIRST,
                     head: Seq::NONE,
-                    last_time: Micros::new(0),
+                    last_time: NO_TIME,
                     last_at: at,
                 };
                 rooms.insert(id, slot);

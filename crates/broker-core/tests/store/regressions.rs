@@ -69,3 +69,30 @@ fn a_read_of_at_most_no_message_gets_further_all_the_same() {
         assert_eq!((reply.count, reply.next), (1, Seq::new(2)));
     }
 }
+
+#[test]
+fn a_clock_before_1970_is_taken_as_it_is() {
+    let clock = ManualClock::new(Micros::new(-50));
+    let memory = in_memory(&clock);
+    let (disk, mut engine) = open(&MemoryStorage::new(), &clock);
+    for store in [&*memory as &dyn Store, &*disk] {
+        let mut ann = Talker::new("ann", 1);
+        for time in [-50, -20] {
+            clock.step_wall(Micros::new(time));
+            ann.send(store, "lobby", &[b"hi"]);
+            engine.step();
+        }
+        let reply = read(store, StartAt::time(Micros::new(-30)), 1, Hint::default());
+        assert_eq!(
+            reply.next,
+            Seq::new(3),
+            "the second message is the first that is not older"
+        );
+        store.rooms("", 1, 1, &ann.mailbox);
+        ann.mailbox.drain(&mut ann.notices);
+        let Some(Notice::Rooms { result, .. }) = ann.notices.pop() else {
+            panic!("{:?}", ann.notices)
+        };
+        assert_eq!(result.unwrap().rooms[0].last_time, Micros::new(-20));
+    }
+}

@@ -17,6 +17,7 @@ use broker_proto::{ErrorCode, Micros, Position, RoomId, Seq, publish, record::RE
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::producers::Run;
+use super::super::rooms::NO_TIME;
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
@@ -324,7 +325,7 @@ impl<S: Storage> Engine<S> {
                 epoch,
                 first: Seq::FIRST,
                 head: Seq::NONE,
-                last_time: Micros::new(0),
+                last_time: NO_TIME,
                 last_at: 0,
             };
             record.clear();
@@ -443,7 +444,7 @@ impl<S: Storage> Engine<S> {
         let mut rooms = write(&self.shared.rooms);
         let before = |room: RoomId| {
             let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
-            slot.map_or((LogPosition::NONE, Micros::new(0)), |slot| {
+            slot.map_or((LogPosition::NONE, NO_TIME), |slot| {
                 (LogPosition::new(slot.last_at), slot.last_time)
             })
         };
