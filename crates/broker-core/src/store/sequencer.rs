@@ -377,14 +377,18 @@ impl Sequencer {
         rooms: &RoomTable,
         set: &SetCursor,
     ) -> Result<CursorKey, StoreError> {
-        let Some(room) = rooms
-            .id(&set.room)
-            .or_else(|| self.new_by_name.get(&set.room).copied())
-        else {
+        let Some(room) = self.room_id(rooms, &set.room) else {
             return Err(StoreError::NoSuchRoom {
                 room: set.room.clone(),
             });
         };
+    /// The number of a room, also of one that the batch makes.
+    pub(crate) fn room_id(&self, rooms: &RoomTable, name: &RoomName) -> Option<RoomId> {
+        rooms
+            .id(name)
+            .or_else(|| self.new_by_name.get(name).copied())
+    }
+
         let key = CursorKey {
             room,
             name: set.name.clone(),

@@ -96,3 +96,29 @@ fn a_clock_before_1970_is_taken_as_it_is() {
         assert_eq!(result.unwrap().rooms[0].last_time, Micros::new(-20));
     }
 }
+
+#[test]
+fn a_cursor_is_found_in_the_batch_that_makes_its_room() {
+    let (store, mut engine) = open(&MemoryStorage::new(), &ManualClock::default());
+    let mut ann = Talker::new("ann", 1);
+    let at = Position::new(Epoch::new(5), Seq::FIRST);
+    ann.send(&*store, "lobby", &[b"hi"]);
+    let set = SetCursor {
+        room: lobby(),
+        name: "seen".to_owned(),
+        to: Some(at),
+        expected: None,
+    };
+    store.set_cursor(set, 1, &ann.mailbox);
+    store.cursor(&lobby(), "seen", 2, &ann.mailbox);
+    engine.step();
+    ann.mailbox.drain(&mut ann.notices);
+    let found = ann.notices.iter().filter_map(|notice| match notice {
+        Notice::Cursor { tag, result } => Some((*tag, result.clone())),
+        _ => None,
+    });
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [(1, Ok(Some(at))), (2, Ok(Some(at)))]
+    );
+}

@@ -191,7 +191,7 @@ impl<S: Storage> Engine<S> {
                     to,
                 } => {
                     let rooms = read(&self.shared.rooms);
-                    let result = match rooms.id(&room) {
+                    let result = match self.sequencer.room_id(&rooms, &room) {
                         Some(id) => Ok(self.sequencer.cursors.get(&CursorKey { room: id, name })),
                         None => Err(StoreError::NoSuchRoom { room }),
                     };
