@@ -162,6 +162,24 @@ pub(crate) fn read_disk<S: Storage>(
     wanted: &Wanted,
     reply: ReadReply,
 ) -> io::Result<ReadReply> {
+    let found = read_segments(segments, wanted, reply.clone())?;
+    if found.skip.is_none() || wanted.hint == Hint::default() {
+        return Ok(found);
+    }
+    // Nobody vouches for a hint: one that leads behind what is wanted makes whole messages look
+    // lost.
+    let unhinted = Wanted {
+        hint: Hint::default(),
+        ..*wanted
+    };
+    read_segments(segments, &unhinted, reply)
+}
+
+fn read_segments<S: Storage>(
+    segments: &Segments<S>,
+    wanted: &Wanted,
+    reply: ReadReply,
+) -> io::Result<ReadReply> {
     let mut collected = Collected::new(wanted);
     let Some(mut segment) = find_segment(segments, wanted)? else {
         collected.miss(wanted.head);

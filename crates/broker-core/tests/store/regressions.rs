@@ -98,6 +98,31 @@ fn a_clock_before_1970_is_taken_as_it_is() {
 }
 
 #[test]
+fn a_hint_that_leads_too_far_makes_no_message_look_damaged() {
+    let (disk, clock) = (MemoryStorage::new(), ManualClock::default());
+    let (store, mut engine) = open(&disk, &clock);
+    let mut ann = Talker::new("ann", 1);
+    for _ in 0..5 {
+        ann.send(&*store, "lobby", &[b"hi"]);
+        engine.step();
+    }
+    engine.close();
+    // Reopened, so that nothing is answered from memory.
+    let (store, _engine) = open(&disk, &clock);
+    let behind_four = read(&*store, StartAt::START, 4, Hint::default()).hint;
+    for hint in [
+        behind_four,
+        Hint(behind_four.0 - 8),
+        Hint(u64::MAX),
+        Hint(1),
+    ] {
+        let reply = read(&*store, StartAt::START, 9, hint);
+        assert_eq!((reply.skip, reply.count), (None, 5), "{hint:?}");
+    }
+    assert_eq!(store.info().damaged, 0);
+}
+
+#[test]
 fn a_cursor_is_found_in_the_batch_that_makes_its_room() {
     let (store, mut engine) = open(&MemoryStorage::new(), &ManualClock::default());
     let mut ann = Talker::new("ann", 1);
