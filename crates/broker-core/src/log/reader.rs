@@ -459,20 +459,26 @@ pub(crate) fn find_time<S: Storage>(
                 (
                     room.entry_for_time(time).map(|(entry, _)| entry),
                     room.previous,
+                    room.knows_times(),
                 )
             })
         };
-        at = match found {
-            Some((Some(entry), _)) => {
-                start = Some((segment, entry));
-                break;
-            }
-            Some((None, LogPosition::NONE)) => return Ok(wanted.from),
-            Some((None, previous)) => segments
-                .holding(previous)
-                .filter(|next| next.header.name < segment.header.name),
-            None => segments.before(&segment),
+        let Some((entry, previous, is_sure)) = found else {
+            at = segments.before(&segment);
+            continue;
         };
+        if entry.is_none() && previous == LogPosition::NONE {
+            return Ok(wanted.from);
+        }
+        let earlier = segments
+            .holding(previous)
+            .filter(|earlier| earlier.header.name < segment.header.name);
+        start = entry.map(|entry| (segment, entry));
+        if start.is_some() && is_sure {
+            break;
+        }
+        // It lies further back, or may do so.
+        at = earlier;
     }
     let Some((mut segment, entry)) = start else {
         return Ok(wanted.from);

@@ -147,3 +147,35 @@ fn a_cursor_is_found_in_the_batch_that_makes_its_room() {
         [(1, Ok(Some(at))), (2, Ok(Some(at)))]
     );
 }
+
+#[test]
+fn a_tail_that_was_copied_does_not_hide_older_messages_from_a_search_by_time() {
+    let (disk, clock) = (MemoryStorage::new(), ManualClock::default());
+    let (store, mut engine) = open(&disk, &clock);
+    let mut ann = Talker::new("ann", 1);
+    for time in [100, 50, 50] {
+        clock.step_wall(Micros::new(time));
+        ann.send(&*store, "lobby", &[b"hi"]);
+        engine.step();
+    }
+    // Killed: nothing proves the last batch, so that it is copied into a new segment, where
+    // nothing is said of the room before it.
+    drop((store, engine));
+    for _ in 0..2 {
+        let (store, engine) = open(&disk, &clock);
+        for (time, seq) in [(40, 1), (50, 1), (100, 1), (101, 4)] {
+            let reply = read(
+                &*store,
+                StartAt::time(Micros::new(time)),
+                1,
+                Hint::default(),
+            );
+            assert_eq!(
+                reply.next.get() - u64::from(reply.count),
+                seq,
+                "time {time}"
+            );
+        }
+        drop((store, engine));
+    }
+}
