@@ -332,10 +332,11 @@ impl Sequencer {
 
     /// Numbers that the session refused itself.
     pub(crate) fn hole(&mut self, key: &ProducerKey, session: SessionId, first: u64, count: u32) {
-        let ours = self
-            .producers
-            .get(key)
-            .is_none_or(|producer| producer.owner == session);
+        let ours = match self.producers.get(key) {
+            Some(producer) => producer.owner == session,
+            // A hole is not worth more memory than there is: the numbers after it are then strangers.
+            None => self.producers.has_room(),
+        };
         if ours && first > 0 && count > 0 {
             self.note_hole(key, first, first.saturating_add(u64::from(count) - 1));
         }

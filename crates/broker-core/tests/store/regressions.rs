@@ -179,3 +179,34 @@ fn a_tail_that_was_copied_does_not_hide_older_messages_from_a_search_by_time() {
         drop((store, engine));
     }
 }
+
+#[test]
+fn holes_of_strangers_do_not_grow_beyond_the_limit_of_producers() {
+    let store = in_memory(&ManualClock::default());
+    let key = |number: u32| {
+        let mut producer = [0; 16];
+        producer[..4].copy_from_slice(&number.to_le_bytes());
+        ProducerKey {
+            sender: SenderName::parse("ann").unwrap(),
+            producer: ProducerId::new(producer),
+        }
+    };
+    for number in 0..262_145 {
+        store.hole(&key(number), SessionId(1), 1, 1);
+    }
+    let mut ann = Talker::new("ann", 1);
+    for (number, is_known) in [(262_143, true), (262_144, false)] {
+        ann.key = key(number);
+        let mut append = ann.append("lobby", 2, &[b"hi"]);
+        append.claimed = false;
+        store.append(append, &ann.mailbox).unwrap();
+        ann.mailbox.drain(&mut ann.notices);
+        match ann.notices.pop() {
+            Some(Notice::Acked { .. }) => assert!(is_known),
+            Some(Notice::Refused { code, .. }) => {
+                assert_eq!((code, is_known), (ErrorCode::OUTCOME_UNKNOWN, false));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
