@@ -27,6 +27,15 @@ pub(crate) struct Placed {
     pub(crate) first_seq: Seq,
     /// Whether this append makes the room.
     pub(crate) new_room: bool,
+    /// Whether nothing of this producer was remembered before.
+    pub(crate) begins: bool,
+}
+
+impl Placed {
+    /// The seq of the last entry.
+    pub(crate) fn last_seq(&self) -> Seq {
+        Seq::new(self.first_seq.get() + u64::from(self.count) - 1)
+    }
 }
 
 /// Numbers that are not stored, and why.
@@ -285,7 +294,7 @@ impl Sequencer {
         });
         staged.next = Seq::new(first_seq.get() + u64::from(count));
         staged.last_time = staged.last_time.max(now);
-        self.note_stored(
+        let begins = self.note_stored(
             append,
             Run {
                 first: number,
@@ -303,11 +312,14 @@ impl Sequencer {
             count,
             first_seq,
             new_room,
+            begins,
         })
     }
 
-    fn note_stored(&mut self, append: &Append, run: Run, now: Micros) {
+    /// Notes a run; says whether it is the first one that is remembered of its producer.
+    fn note_stored(&mut self, append: &Append, run: Run, now: Micros) -> bool {
         let producer = self.producers.entry(&append.key);
+        let begins = producer.runs.is_empty();
         self.undo.push(Undo::Producer {
             key: append.key.clone(),
             before: mark(producer),
@@ -315,6 +327,7 @@ impl Sequencer {
         producer.push(run);
         producer.used = now;
         producer.claimed = append.claimed;
+        begins
     }
 
     fn note_hole(&mut self, key: &ProducerKey, first: u64, last: u64) {

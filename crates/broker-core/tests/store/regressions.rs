@@ -181,6 +181,43 @@ fn a_tail_that_was_copied_does_not_hide_older_messages_from_a_search_by_time() {
 }
 
 #[test]
+fn a_producer_that_was_forgotten_by_age_begins_anew_also_after_a_restart() {
+    let (disk, clock) = (MemoryStorage::new(), ManualClock::default());
+    let (store, mut engine) = open(&disk, &clock);
+    let (mut ann, mut bob) = (Talker::new("ann", 1), Talker::new("bob", 1));
+    ann.send(&*store, "lobby", &[b"one", b"two", b"three"]);
+    engine.step();
+    clock.advance(Duration::from_secs(100));
+    // Enough for a checkpoint, with which idle producers are forgotten.
+    bob.send(&*store, "lobby", &[&[0; 5000]]);
+    while engine.step() {}
+    ann.acks();
+    ann.next = 1;
+    ann.send(&*store, "lobby", &[b"anew"]);
+    engine.step();
+    let anew = ann.acks();
+    assert_eq!(anew[0].first_seq, Seq::new(5));
+    drop((store, engine));
+
+    let (store, mut engine) = open(&disk, &clock);
+    ann.next = 1;
+    ann.send(&*store, "lobby", &[b"anew", b"and more"]);
+    engine.step();
+    let again = ann.acks();
+    assert_eq!(again[0], anew[0], "the retry gets its own seq");
+    assert_eq!(
+        (again[1].first_number, again[1].first_seq),
+        (2, Seq::new(6))
+    );
+    let all = read_all(&*store, "lobby", StartAt::seq(Seq::new(6)), 1 << 20).unwrap();
+    assert_eq!(
+        all,
+        [(6, b"and more".to_vec())],
+        "and what is new is stored"
+    );
+}
+
+#[test]
 fn holes_of_strangers_do_not_grow_beyond_the_limit_of_producers() {
     let store = in_memory(&ManualClock::default());
     let key = |number: u32| {

@@ -175,6 +175,7 @@ pub(super) fn run_record<'a>(
     claimed: bool,
     used: i64,
     run: Run,
+    begins: bool,
 ) -> ProducerRunRecord<'a> {
     ProducerRunRecord {
         sender: key.sender.as_str(),
@@ -185,12 +186,14 @@ pub(super) fn run_record<'a>(
         first_number: run.first,
         count: run.count,
         first_seq: run.seq.get(),
+        begins,
     }
 }
 
 fn add_producer(key: &ProducerKey, producer: &Producer, records: &mut Vec<u8>) {
-    for run in &producer.runs {
-        let record = run_record(key, producer.claimed, producer.used.get(), *run);
+    for (n, run) in producer.runs.iter().enumerate() {
+        let used = producer.used.get();
+        let record = run_record(key, producer.claimed, used, *run, n == 0);
         push_chunk_record(kind::PRODUCER_RUN, &record, records);
     }
 }

@@ -376,6 +376,7 @@ impl<S: Storage> Engine<S> {
                     now.get(),
                     run,
                 );
+                    placed.begins,
                 state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
                 put_state(&mut self.builder, buf, &record);
             }
