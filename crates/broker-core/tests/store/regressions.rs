@@ -247,3 +247,42 @@ fn holes_of_strangers_do_not_grow_beyond_the_limit_of_producers() {
         }
     }
 }
+
+#[test]
+fn a_flood_of_cursor_moves_is_split_into_batches_that_can_be_read_back() {
+    let (disk, clock) = (MemoryStorage::new(), ManualClock::default());
+    let (store, mut engine) = open_with(&disk, &clock, 64 << 20);
+    let mut ann = Talker::new("ann", 1);
+    ann.send(&*store, "lobby", &[b"hi"]);
+    let at = Position::new(Epoch::new(5), Seq::FIRST);
+    let name = |n: u32| format!("{n:0128}");
+    // Far more than the largest batch that a reader believes in.
+    let count = 200_000;
+    for n in 0..count {
+        let set = SetCursor {
+            room: lobby(),
+            name: name(n),
+            to: Some(at),
+            expected: None,
+        };
+        store.set_cursor(set, u64::from(n), &ann.mailbox);
+    }
+    while engine.step() {}
+    drop((store, engine));
+    let (store, mut engine) = open_with(&disk, &clock, 64 << 20);
+    assert_eq!(store.info().damaged, 0);
+    ann.mailbox.drain(&mut ann.notices);
+    ann.notices.clear();
+    for n in [0, count / 2, count - 1] {
+        store.cursor(&lobby(), &name(n), u64::from(n), &ann.mailbox);
+    }
+    engine.step();
+    ann.mailbox.drain(&mut ann.notices);
+    assert_eq!(ann.notices.len(), 3);
+    for notice in &ann.notices {
+        assert!(
+            matches!(notice, Notice::Cursor { result: Ok(Some(found)), .. } if *found == at),
+            "{notice:?}"
+        );
+    }
+}

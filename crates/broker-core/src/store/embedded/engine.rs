@@ -203,6 +203,7 @@ impl<S: Storage> Engine<S> {
                     });
                 }
                 Request::SetCursor { set, tag, to } => {
+                    bytes += RECORD_BYTES_MAX;
                     let moved = match self.shared.read_only() {
                         Some(reason) => Err(StoreError::ReadOnly { reason }),
                         None => self.sequencer.set_cursor(&read(&self.shared.rooms), &set),
