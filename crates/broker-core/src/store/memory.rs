@@ -217,7 +217,9 @@ impl Store for MemoryStore {
                 inner.keep(&append, placed, now);
                 inner.sequencer.commit(&mut inner.rooms, 0);
                 inner.batches += 1;
-                inner.watchers.fire(&append.room, &mut wake);
+                inner
+                    .watchers
+                    .fire(&append.room, placed.last_seq(), &mut wake);
             }
             if post_decision(decision, &append, 0, to) {
                 wake.push(Arc::clone(to));
@@ -260,7 +262,7 @@ impl Store for MemoryStore {
         if head > after {
             return false;
         }
-        inner.watchers.add(room, tag, to);
+        inner.watchers.add(room, after, tag, to);
         true
     }
 

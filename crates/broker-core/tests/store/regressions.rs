@@ -71,6 +71,19 @@ fn a_read_of_at_most_no_message_gets_further_all_the_same() {
 }
 
 #[test]
+fn a_watch_fires_when_its_own_seq_is_passed_and_not_before() {
+    let clock = ManualClock::default();
+    let store = in_memory(&clock);
+    let (mut ann, mut bob) = (Talker::new("ann", 1), Talker::new("bob", 1));
+    assert!(store.watch(&lobby(), Seq::new(2), 7, &bob.mailbox));
+    ann.send(&*store, "lobby", &[b"one", b"two"]);
+    assert!(!bob.mailbox.drain(&mut bob.notices), "{:?}", bob.notices);
+    ann.send(&*store, "lobby", &[b"three"]);
+    bob.mailbox.drain(&mut bob.notices);
+    assert!(matches!(bob.notices[..], [Notice::Grown { tag: 7 }]));
+}
+
+#[test]
 fn a_clock_before_1970_is_taken_as_it_is() {
     let clock = ManualClock::new(Micros::new(-50));
     let memory = in_memory(&clock);

@@ -554,8 +554,9 @@ impl<S: Storage> Engine<S> {
     fn tell(&mut self) {
         let mut wake: Vec<Arc<Mailbox>> = Vec::new();
         for admitted in &self.admitted {
-            if admitted.decision.placed.is_some() {
-                self.shared.fire(&admitted.append.room, &mut wake);
+            if let Some(placed) = &admitted.decision.placed {
+                self.shared
+                    .fire(&admitted.append.room, placed.last_seq(), &mut wake);
             }
         }
         for Admitted {
