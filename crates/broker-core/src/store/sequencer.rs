@@ -385,6 +385,13 @@ impl Sequencer {
         forget && stored
     }
 
+    /// The number of a room, also of one that the batch makes.
+    pub(crate) fn room_id(&self, rooms: &RoomTable, name: &RoomName) -> Option<RoomId> {
+        rooms
+            .id(name)
+            .or_else(|| self.new_by_name.get(name).copied())
+    }
+
     /// Moves a cursor; gives its key when something has to be written.
     pub(crate) fn set_cursor(
         &mut self,
@@ -396,13 +403,6 @@ impl Sequencer {
                 room: set.room.clone(),
             });
         };
-    /// The number of a room, also of one that the batch makes.
-    pub(crate) fn room_id(&self, rooms: &RoomTable, name: &RoomName) -> Option<RoomId> {
-        rooms
-            .id(name)
-            .or_else(|| self.new_by_name.get(name).copied())
-    }
-
         let key = CursorKey {
             room,
             name: set.name.clone(),

@@ -6,5 +6,8 @@
 )]
 
 mod basics;
+mod conformance;
+mod model;
+mod ops;
 mod regressions;
 mod talk;

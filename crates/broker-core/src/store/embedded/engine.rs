@@ -376,8 +376,8 @@ impl<S: Storage> Engine<S> {
                     admitted.append.claimed,
                     now.get(),
                     run,
-                );
                     placed.begins,
+                );
                 state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
                 put_state(&mut self.builder, buf, &record);
             }
