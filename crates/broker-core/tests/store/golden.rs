@@ -121,3 +121,24 @@ fn golden_footer() {
     assert_eq!(disk.list().unwrap(), names);
     check("footer", &content(&disk, names[0]));
 }
+
+#[test]
+fn every_segment_names_the_rooms_whose_messages_it_holds() {
+    let disk = MemoryStorage::new();
+    let (store, mut engine) = open(&disk);
+    let mut ann = Talker::new("ann", 0x11);
+    for n in 0..12 {
+        ann.send(&*store, ["lobby", "kitchen"][n % 2], &[&[0; 400_000]]);
+        engine.step();
+    }
+    engine.close();
+    let names = disk.list().unwrap();
+    assert!(names.len() > 2, "{names:?}");
+    for name in names {
+        let segment = content(&disk, &name);
+        for room in ["lobby", "kitchen"] {
+            let is_named = segment.windows(room.len()).any(|at| at == room.as_bytes());
+            assert!(is_named, "{name} does not name {room}");
+        }
+    }
+}

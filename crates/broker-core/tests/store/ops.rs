@@ -305,10 +305,13 @@ fn load() -> impl Strategy<Value = Load> {
 
 fn first_number(next: u64) -> BoxedStrategy<u64> {
     let recent = next.saturating_sub(8).max(1);
+    // The oldest numbers that must be known, and the newest that need not.
+    let edge = next.saturating_sub(4099).max(1);
     prop_oneof![
         12 => Just(next),
         4 => recent..=next,
         2 => 1..=next,
+        1 => edge..=next.min(edge + 4),
         1 => next..next + 5,
     ]
     .boxed()
