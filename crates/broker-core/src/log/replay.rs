@@ -215,6 +215,9 @@ impl Replay {
             sender,
             producer: ProducerId::new(record.producer),
         };
+        if record.begins {
+            self.producers.remove(&key);
+        }
         let producer = self.producers.entry(&key);
         producer.claimed = record.claimed;
         producer.used = producer.used.max(Micros::new(record.used));

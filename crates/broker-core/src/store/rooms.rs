@@ -14,6 +14,10 @@ use super::{RoomInfo, RoomsPage, StoreError};
 /// A store refuses to make more rooms than this.
 pub(crate) const ROOMS_MAX: usize = 16_000_000;
 
+/// The latest time of a room without a message: before all others, also those of a clock that is
+/// set to before 1970.
+pub(crate) const NO_TIME: Micros = Micros::new(i64::MIN);
+
 /// One room.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomSlot {
@@ -25,7 +29,7 @@ pub(crate) struct RoomSlot {
     pub(crate) first: Seq,
     /// The newest seq on stable storage; `Seq::NONE` before the first.
     pub(crate) head: Seq,
-    /// The latest time of any message in it.
+    /// The latest time of any message in it, [`NO_TIME`] before the first.
     pub(crate) last_time: Micros,
     /// Where in the log the newest message lies; the store that keeps no log leaves it 0.
     pub(crate) last_at: u64,

@@ -21,7 +21,8 @@ pub struct EmbeddedConfig {
     pub payload_bytes_max: u32,
     /// How long an idle producer is remembered, in seconds. Default 7 days.
     pub producer_idle_secs: u32,
-    /// A batch is closed when it has so many bytes; one append may be larger. Default 4 MiB.
+    /// A batch is closed when it has so many bytes; one append may be larger. Default 4 MiB, at
+    /// most 8 MiB.
     pub batch_bytes_max: usize,
     /// Appends that wait for the writer, in bytes. Default 16 MiB.
     pub queue_bytes_max: usize,

@@ -19,7 +19,7 @@ use broker_proto::{
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::producers::Run;
-use super::super::rooms::Parent;
+use super::super::rooms::{NO_TIME, Parent};
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
@@ -193,7 +193,7 @@ impl<S: Storage> Engine<S> {
                     to,
                 } => {
                     let rooms = read(&self.shared.rooms);
-                    let result = match rooms.id(&room) {
+                    let result = match self.sequencer.room_id(&rooms, &room) {
                         Some(id) => Ok(self.sequencer.cursors.get(&CursorKey { room: id, name })),
                         None => Err(StoreError::NoSuchRoom { room }),
                     };
@@ -205,6 +205,7 @@ impl<S: Storage> Engine<S> {
                     });
                 }
                 Request::SetCursor { set, tag, to } => {
+                    bytes += RECORD_BYTES_MAX;
                     let moved = match self.shared.read_only() {
                         Some(reason) => Err(StoreError::ReadOnly { reason }),
                         None => self.sequencer.set_cursor(&read(&self.shared.rooms), &set),
@@ -327,7 +328,7 @@ impl<S: Storage> Engine<S> {
                 epoch,
                 first: Seq::FIRST,
                 head: Seq::NONE,
-                last_time: Micros::new(0),
+                last_time: NO_TIME,
                 last_at: 0,
             };
             record.clear();
@@ -377,6 +378,7 @@ impl<S: Storage> Engine<S> {
                     admitted.append.claimed,
                     now.get(),
                     run,
+                    placed.begins,
                 );
                 state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
                 put_state(&mut self.builder, buf, &record);
@@ -446,7 +448,7 @@ impl<S: Storage> Engine<S> {
         let mut rooms = write(&self.shared.rooms);
         let before = |room: RoomId| {
             let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
-            slot.map_or((LogPosition::NONE, Micros::new(0)), |slot| {
+            slot.map_or((LogPosition::NONE, NO_TIME), |slot| {
                 (LogPosition::new(slot.last_at), slot.last_time)
             })
         };
@@ -554,8 +556,9 @@ impl<S: Storage> Engine<S> {
     fn tell(&mut self) {
         let mut wake: Vec<Arc<Mailbox>> = Vec::new();
         for admitted in &self.admitted {
-            if admitted.decision.placed.is_some() {
-                self.shared.fire(&admitted.append.room, &mut wake);
+            if let Some(placed) = &admitted.decision.placed {
+                self.shared
+                    .fire(&admitted.append.room, placed.last_seq(), &mut wake);
             }
         }
         for Admitted {

@@ -13,6 +13,7 @@ use super::{
     Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
     StoreError, StoreInfo,
 };
+use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
@@ -132,7 +133,8 @@ impl<S: Storage> EmbeddedStore<S> {
             sequencer,
             clock: Arc::clone(&config.clock),
             random: config.random,
-            batch_bytes_max: config.batch_bytes_max,
+            // Readers believe in no batch above a limit, and one append may be larger than this.
+            batch_bytes_max: config.batch_bytes_max.min(BATCH_BYTES_MAX / 4),
             checkpoint_bytes_min: config.checkpoint_bytes_min,
             mentioned_from,
             pending,

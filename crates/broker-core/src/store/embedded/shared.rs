@@ -110,8 +110,8 @@ impl<S: Storage> Shared<S> {
         self.followed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn fire(&self, room: &RoomName, wake: &mut Vec<Arc<Mailbox>>) {
-        lock(&self.watchers).fire(room, wake);
+    pub(super) fn fire(&self, room: &RoomName, head: Seq, wake: &mut Vec<Arc<Mailbox>>) {
+        lock(&self.watchers).fire(room, head, wake);
     }
 
     /// Sets a watch unless the room has grown already. The check is made under the watchers' lock:
@@ -124,7 +124,7 @@ impl<S: Storage> Shared<S> {
         if head > after {
             return false;
         }
-        watchers.add(room, tag, to);
+        watchers.add(room, after, tag, to);
         true
     }
 
