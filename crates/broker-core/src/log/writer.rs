@@ -25,9 +25,7 @@ use super::batch::{BatchHead, BatchKind, MARK_BYTES};
 use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
-use super::segment::{
-    DATA_OFFSET, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, SegmentId, SegmentName,
-};
+use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -113,6 +111,8 @@ pub(crate) struct Start {
     pub(crate) checkpoint: LogPosition,
     /// The highest segment number ever used.
     pub(crate) last_segment: SegmentId,
+    /// The smallest and the largest segment.
+    pub(crate) segment_bytes: (u64, u64),
     /// The segment to go on in, with the size of its file.
     pub(crate) resume: Option<(SegmentHeader, u64)>,
 }
@@ -123,6 +123,7 @@ pub(crate) struct LogWriter<S: Storage> {
     store: StoreId,
     feature_level: u32,
     term: u64,
+    segment_bytes: (u64, u64),
     active: Option<Active<S::File>>,
     last_segment: SegmentId,
     /// Where the next batch goes. Everything before is durable.
@@ -161,6 +162,11 @@ impl<S: Storage> LogWriter<S> {
             store: start.store,
             feature_level: start.feature_level,
             term: start.term,
+            segment_bytes: (
+                round_up(start.segment_bytes.0, WRITE_UNIT).max(2 * WRITE_UNIT),
+                round_up(start.segment_bytes.1.max(start.segment_bytes.0), WRITE_UNIT)
+                    .max(2 * WRITE_UNIT),
+            ),
             active: None,
             last_segment: start.last_segment,
             end: start.end,
@@ -229,7 +235,8 @@ impl<S: Storage> LogWriter<S> {
     pub(crate) fn wants_spare(&self) -> Option<u64> {
         let active = self.active.as_ref()?;
         let wanted = self.spare.is_none() && !self.failed && self.remaining() < active.bytes / 2;
-        wanted.then_some((active.bytes * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
+        let (smallest, largest) = self.segment_bytes;
+        wanted.then_some((active.bytes * 2).clamp(smallest, largest))
     }
 
     /// A name for the next spare.
@@ -258,7 +265,7 @@ impl<S: Storage> LogWriter<S> {
             return Ok(());
         }
         // Starved a moment ago; space may have come back.
-        let size = self.segment_bytes_for(bytes).max(SEGMENT_BYTES_MIN);
+        let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
         match make_spare(&*self.storage, &name, size) {
             Ok(spare) => {
@@ -306,7 +313,9 @@ impl<S: Storage> LogWriter<S> {
             self.discard(&spare);
         }
         let doubled = self.active.as_ref().map_or(0, |active| active.bytes * 2);
-        let size = needed.max(doubled.clamp(SEGMENT_BYTES_MIN, HURRIED_BYTES));
+        let (smallest, largest) = self.segment_bytes;
+        let largest = largest.min(HURRIED_BYTES).max(smallest);
+        let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
         let made = make_spare(&*self.storage, &name, size);
         self.starved = made.as_ref().is_err_and(is_no_space);

@@ -3,6 +3,7 @@
 use broker_proto::{StoreId, limits};
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::store::producers;
 use crate::sync::Arc;
 
@@ -21,6 +22,11 @@ pub struct EmbeddedConfig {
     pub queue_bytes_max: usize,
     /// A checkpoint is due after so much log, or four times its own size. Default 64 MiB.
     pub checkpoint_bytes_min: u64,
+    /// The first segment has this size, and each one twice that of the one before. Default 1 MiB;
+    /// only tests, which want to see many segments, have a reason for less.
+    pub segment_bytes_min: u64,
+    /// Up to this size. Default 64 MiB.
+    pub segment_bytes_max: u64,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where epochs and markers come from.
@@ -38,6 +44,8 @@ impl EmbeddedConfig {
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 16 << 20,
             checkpoint_bytes_min: 64 << 20,
+            segment_bytes_min: SEGMENT_BYTES_MIN,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             clock: Arc::new(SystemClock::new()),
             random: Box::new(SystemRandom),
         }
