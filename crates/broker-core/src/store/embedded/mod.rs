@@ -69,6 +69,7 @@ impl<S: Storage> EmbeddedStore<S> {
             end: found.proven,
             checkpoint: found.checkpoint,
             last_segment: found.last_segment,
+            segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
             resume: resume_in_place(&found),
         };
         let in_place = start.resume.is_some();
@@ -122,6 +123,7 @@ impl<S: Storage> EmbeddedStore<S> {
         };
         let shared = Arc::new(Shared::new(
             inbox,
+            config.tail_bytes_max,
             found.state.rooms,
             segments,
             writer.end(),
