@@ -22,6 +22,9 @@ use super::state_record::{RawRecord, RoomRecord, kind};
 /// Bytes of log between two entries of one room.
 pub(crate) const ENTRY_SPACING: u64 = 32 << 10;
 
+/// Stands for "the latest time before", when that is not known.
+const UNKNOWN_TIME: Micros = Micros::new(i64::MIN);
+
 const MAGIC: [u8; 8] = *b"BRKRIDX\n";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 64;
@@ -55,6 +58,17 @@ impl RoomIndex {
     /// The first seq of the room in this segment.
     pub(crate) fn first_seq(&self) -> Seq {
         self.entries.first().map_or(Seq::NONE, |entry| entry.seq)
+    }
+
+    /// Whether the times before this segment are known. They are not where the segment holds the
+    /// room's messages without having named the room, as in a tail that was copied: then what the
+    /// entries say of times may be too low.
+    pub(crate) fn knows_times(&self) -> bool {
+        self.previous == LogPosition::NONE
+            || self
+                .entries
+                .first()
+                .is_some_and(|entry| entry.time_before != UNKNOWN_TIME)
     }
 
     /// The last entry at or before a seq, and where the next one lies.
@@ -260,7 +274,7 @@ impl IndexBuilder {
             .before
             .get(&run.room.get())
             .copied()
-            .unwrap_or((somewhere, Micros::new(i64::MIN)));
+            .unwrap_or((somewhere, UNKNOWN_TIME));
         self.index.add(run, at, time, previous, time_before);
     }
 

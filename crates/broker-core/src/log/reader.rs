@@ -162,6 +162,24 @@ pub(crate) fn read_disk<S: Storage>(
     wanted: &Wanted,
     reply: ReadReply,
 ) -> io::Result<ReadReply> {
+    let found = read_segments(segments, wanted, reply.clone())?;
+    if found.skip.is_none() || wanted.hint == Hint::default() {
+        return Ok(found);
+    }
+    // Nobody vouches for a hint: one that leads behind what is wanted makes whole messages look
+    // lost.
+    let unhinted = Wanted {
+        hint: Hint::default(),
+        ..*wanted
+    };
+    read_segments(segments, &unhinted, reply)
+}
+
+fn read_segments<S: Storage>(
+    segments: &Segments<S>,
+    wanted: &Wanted,
+    reply: ReadReply,
+) -> io::Result<ReadReply> {
     let mut collected = Collected::new(wanted);
     let Some(mut segment) = find_segment(segments, wanted)? else {
         collected.miss(wanted.head);
@@ -441,20 +459,26 @@ pub(crate) fn find_time<S: Storage>(
                 (
                     room.entry_for_time(time).map(|(entry, _)| entry),
                     room.previous,
+                    room.knows_times(),
                 )
             })
         };
-        at = match found {
-            Some((Some(entry), _)) => {
-                start = Some((segment, entry));
-                break;
-            }
-            Some((None, LogPosition::NONE)) => return Ok(wanted.from),
-            Some((None, previous)) => segments
-                .holding(previous)
-                .filter(|next| next.header.name < segment.header.name),
-            None => segments.before(&segment),
+        let Some((entry, previous, is_sure)) = found else {
+            at = segments.before(&segment);
+            continue;
         };
+        if entry.is_none() && previous == LogPosition::NONE {
+            return Ok(wanted.from);
+        }
+        let earlier = segments
+            .holding(previous)
+            .filter(|earlier| earlier.header.name < segment.header.name);
+        start = entry.map(|entry| (segment, entry));
+        if start.is_some() && is_sure {
+            break;
+        }
+        // It lies further back, or may do so.
+        at = earlier;
     }
     let Some((mut segment, entry)) = start else {
         return Ok(wanted.from);

@@ -52,6 +52,9 @@ pub(crate) struct ProducerRunRecord<'a> {
     pub(crate) first_number: u64,
     pub(crate) count: u32,
     pub(crate) first_seq: u64,
+    /// Whether what was known of the producer before is void: its numbers begin anew after it was
+    /// forgotten, which the log does not tell.
+    pub(crate) begins: bool,
 }
 
 /// A producer that will never resend anything.

@@ -25,9 +25,7 @@ use super::batch::{BatchHead, BatchKind, MARK_BYTES};
 use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
-use super::segment::{
-    DATA_OFFSET, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, SegmentId, SegmentName,
-};
+use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -53,20 +51,25 @@ pub(crate) enum WriteFault {
     Failed(io::Error),
 }
 
-/// A segment that was begun by the last write.
+/// Why a segment could not be installed.
+struct InstallFault {
+    error: io::Error,
+    /// The file may have the segment's name all the same, and then it cuts off the segment before.
+    named: bool,
+}
+
+/// A segment that was begun, and that the one before it ends at.
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
     pub(crate) header: SegmentHeader,
-    /// The batch had been built for the segment before.
-    pub(crate) rescued: bool,
+    /// Rooms whose newest message lies at or behind this place are named in it.
+    pub(crate) mentioned_from: LogPosition,
 }
 
 /// What a successful write has done.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) head: BatchHead,
-    /// The segment before this one has ended.
-    pub(crate) begun: Option<Begun>,
     /// A copy of the messages, from the first one to the room table, if it was asked for.
     pub(crate) records: Option<Bytes>,
 }
@@ -113,6 +116,8 @@ pub(crate) struct Start {
     pub(crate) checkpoint: LogPosition,
     /// The highest segment number ever used.
     pub(crate) last_segment: SegmentId,
+    /// The smallest and the largest segment.
+    pub(crate) segment_bytes: (u64, u64),
     /// The segment to go on in, with the size of its file.
     pub(crate) resume: Option<(SegmentHeader, u64)>,
 }
@@ -123,6 +128,7 @@ pub(crate) struct LogWriter<S: Storage> {
     store: StoreId,
     feature_level: u32,
     term: u64,
+    segment_bytes: (u64, u64),
     active: Option<Active<S::File>>,
     last_segment: SegmentId,
     /// Where the next batch goes. Everything before is durable.
@@ -131,10 +137,14 @@ pub(crate) struct LogWriter<S: Storage> {
     buf: AlignedBuf,
     carry: usize,
     target: Target<S::File>,
+    /// Nobody asked yet which segment was begun.
+    begun: Option<Begun>,
     spare: Option<Spare<S::File>>,
     spares_made: u64,
     /// The disk had no space for a spare.
     starved: bool,
+    /// A batch that was given up may still lie behind the end of the log.
+    uncut: bool,
     /// Incremented when a batch had to be written a second time.
     pub(crate) rescued: u64,
     failed: bool,
@@ -161,6 +171,11 @@ impl<S: Storage> LogWriter<S> {
             store: start.store,
             feature_level: start.feature_level,
             term: start.term,
+            segment_bytes: (
+                round_up(start.segment_bytes.0, WRITE_UNIT).max(2 * WRITE_UNIT),
+                round_up(start.segment_bytes.1.max(start.segment_bytes.0), WRITE_UNIT)
+                    .max(2 * WRITE_UNIT),
+            ),
             active: None,
             last_segment: start.last_segment,
             end: start.end,
@@ -168,9 +183,11 @@ impl<S: Storage> LogWriter<S> {
             buf: AlignedBuf::new(),
             carry: 0,
             target: Target::InPlace,
+            begun: None,
             spare: None,
             spares_made: 0,
             starved: false,
+            uncut: false,
             rescued: 0,
             failed: false,
             marked: false,
@@ -206,6 +223,12 @@ impl<S: Storage> LogWriter<S> {
         Ok(())
     }
 
+    /// The segment that was begun since the last time this was asked, also by a mark or by a batch
+    /// that was refused.
+    pub(crate) fn take_begun(&mut self) -> Option<Begun> {
+        self.begun.take()
+    }
+
     /// Where the next batch goes; everything before is on stable storage.
     pub(crate) fn end(&self) -> LogPosition {
         self.end
@@ -229,7 +252,8 @@ impl<S: Storage> LogWriter<S> {
     pub(crate) fn wants_spare(&self) -> Option<u64> {
         let active = self.active.as_ref()?;
         let wanted = self.spare.is_none() && !self.failed && self.remaining() < active.bytes / 2;
-        wanted.then_some((active.bytes * 2).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))
+        let (smallest, largest) = self.segment_bytes;
+        wanted.then_some((active.bytes * 2).clamp(smallest, largest))
     }
 
     /// A name for the next spare.
@@ -258,7 +282,7 @@ impl<S: Storage> LogWriter<S> {
             return Ok(());
         }
         // Starved a moment ago; space may have come back.
-        let size = self.segment_bytes_for(bytes).max(SEGMENT_BYTES_MIN);
+        let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
         match make_spare(&*self.storage, &name, size) {
             Ok(spare) => {
@@ -306,7 +330,9 @@ impl<S: Storage> LogWriter<S> {
             self.discard(&spare);
         }
         let doubled = self.active.as_ref().map_or(0, |active| active.bytes * 2);
-        let size = needed.max(doubled.clamp(SEGMENT_BYTES_MIN, HURRIED_BYTES));
+        let (smallest, largest) = self.segment_bytes;
+        let largest = largest.min(HURRIED_BYTES).max(smallest);
+        let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
         let made = make_spare(&*self.storage, &name, size);
         self.starved = made.as_ref().is_err_and(is_no_space);
@@ -409,11 +435,7 @@ impl<S: Storage> LogWriter<S> {
             Ok(()) => {
                 let records = self.copy_messages(&head, start);
                 self.advance(head, offset);
-                Ok(Written {
-                    head,
-                    begun: None,
-                    records,
-                })
+                Ok(Written { head, records })
             }
             Err(error) => self.rescue(head, start, error),
         }
@@ -451,13 +473,14 @@ impl<S: Storage> LogWriter<S> {
                 time: head.time,
                 checkpoint: self.checkpoint,
             };
-            let mark = builder.finish(&mut buf, BatchKind::IdleMark, &stamp);
+            let mark = builder.finish(&mut buf, BatchKind::CutMark, &stamp);
             (buf.as_slice().to_vec(), mark)
         } else {
             let mut batch = batch;
             let head = restamp(&mut batch, &head, header.marker, head.durable_upto);
             (batch, head)
         };
+        self.uncut = true;
         let written = self.write_elsewhere(header, &batch, head);
         match written {
             Ok(_) if full => Err(WriteFault::NoSpace(error)),
@@ -483,17 +506,16 @@ impl<S: Storage> LogWriter<S> {
         let batch_start = self.buf.len();
         self.buf.extend_from_slice(batch);
         pad(&mut self.buf);
-        self.install(header.clone(), spare)?;
+        let installed = self.install(header.clone(), spare);
+        installed.map_err(|fault| fault.error)?;
         let records = self.copy_messages(&head, batch_start);
         self.advance(head, 0);
-        Ok(Written {
-            head,
-            begun: Some(Begun {
-                header,
-                rescued: true,
-            }),
-            records,
-        })
+        // The batch was built for another segment and does not name all of its rooms.
+        self.begun = Some(Begun {
+            header,
+            mentioned_from: self.end,
+        });
+        Ok(Written { head, records })
     }
 
     fn write_new(
@@ -504,20 +526,17 @@ impl<S: Storage> LogWriter<S> {
         start: usize,
     ) -> Result<Written, WriteFault> {
         pad(&mut self.buf);
-        let Err(error) = self.install(header.clone(), spare) else {
+        let Err(InstallFault { error, named }) = self.install(header.clone(), spare) else {
             let records = self.copy_messages(&head, start);
             self.advance(head, 0);
-            return Ok(Written {
-                head,
-                begun: Some(Begun {
-                    header,
-                    rescued: false,
-                }),
-                records,
+            self.begun = Some(Begun {
+                mentioned_from: header.base,
+                header,
             });
+            return Ok(Written { head, records });
         };
-        if is_no_space(&error) {
-            // The old segment is untouched and the new file was never given a name that counts.
+        if is_no_space(&error) && !named {
+            // The old segment is untouched and nobody will ever look at the new file.
             self.restore_carry();
             return Err(WriteFault::NoSpace(error));
         }
@@ -540,8 +559,16 @@ impl<S: Storage> LogWriter<S> {
     }
 
     /// Writes the buffer into a spare and gives it its name: only then does the segment exist.
-    fn install(&mut self, header: SegmentHeader, spare: Spare<S::File>) -> io::Result<()> {
-        let result = write_and_sync(&spare.file, 0, self.buf.as_slice()).and_then(|()| {
+    fn install(
+        &mut self,
+        header: SegmentHeader,
+        spare: Spare<S::File>,
+    ) -> Result<(), InstallFault> {
+        // Whatever happens, the name is not used a second time.
+        self.last_segment = header.name.id;
+        let written = write_and_sync(&spare.file, 0, self.buf.as_slice());
+        let named = written.is_ok();
+        let result = written.and_then(|()| {
             self.storage.rename(&spare.name, &header.name.file())?;
             if planted(Bug::NoDirectorySync) {
                 return Ok(());
@@ -550,16 +577,14 @@ impl<S: Storage> LogWriter<S> {
         });
         if let Err(error) = result {
             self.discard(&spare);
-            // If the rename took place after all, the name must not be used a second time.
-            self.last_segment = header.name.id;
-            return Err(error);
+            return Err(InstallFault { error, named });
         }
-        self.last_segment = header.name.id;
         self.active = Some(Active {
             header,
             file: spare.file,
             bytes: spare.bytes,
         });
+        self.uncut = false;
         Ok(())
     }
 
@@ -606,7 +631,7 @@ impl<S: Storage> LogWriter<S> {
             last = Some(restamp(place, head, header.marker, header.base));
         }
         let end = last.map_or(self.end, |head| head.end());
-        // The mark behind the copies is durable with them, so the next start has nothing to prove.
+        // Without any copies, the mark is what says that the segment is in use.
         let mut builder = BatchBuilder::default();
         builder.begin(&mut self.buf);
         let stamp = Stamp {
@@ -617,9 +642,10 @@ impl<S: Storage> LogWriter<S> {
             time: now,
             checkpoint: self.checkpoint,
         };
-        let mark = builder.finish(&mut self.buf, BatchKind::IdleMark, &stamp);
+        let mark = builder.finish(&mut self.buf, BatchKind::CutMark, &stamp);
         pad(&mut self.buf);
-        self.install(header.clone(), spare)?;
+        let installed = self.install(header.clone(), spare);
+        installed.map_err(|fault| fault.error)?;
         self.advance(mark, 0);
         Ok(header)
     }
@@ -645,6 +671,11 @@ impl<S: Storage> LogWriter<S> {
     /// Whether a mark is the last thing written.
     pub(crate) fn is_marked(&self) -> bool {
         self.marked || self.active.is_none()
+    }
+
+    /// Whether a batch that was given up may be found at the next start: nothing cuts it off yet.
+    pub(crate) fn is_uncut(&self) -> bool {
+        self.uncut
     }
 
     /// Whether the log is read-only.

@@ -127,7 +127,8 @@ impl Inner {
         };
         let mut bytes = 0;
         let from = usize::try_from(begin.get().saturating_sub(1)).unwrap_or(usize::MAX);
-        for record in kept.iter().skip(from).take(range.count_max as usize) {
+        let count_max = range.count_max.max(1) as usize;
+        for record in kept.iter().skip(from).take(count_max) {
             bytes += record.bytes.len();
             if bytes > range.bytes_max as usize && reply.count > 0 {
                 break;
@@ -216,7 +217,9 @@ impl Store for MemoryStore {
                 inner.keep(&append, placed, now);
                 inner.sequencer.commit(&mut inner.rooms, 0);
                 inner.batches += 1;
-                inner.watchers.fire(&append.room, &mut wake);
+                inner
+                    .watchers
+                    .fire(&append.room, placed.last_seq(), &mut wake);
             }
             if post_decision(decision, &append, 0, to) {
                 wake.push(Arc::clone(to));
@@ -259,7 +262,7 @@ impl Store for MemoryStore {
         if head > after {
             return false;
         }
-        inner.watchers.add(room, tag, to);
+        inner.watchers.add(room, after, tag, to);
         true
     }
 

@@ -159,7 +159,7 @@ pub struct ReadRange {
     pub room: RoomName,
     /// Where to begin.
     pub from: StartAt,
-    /// At most this many messages.
+    /// At most this many messages; 0 is taken for 1, so that every read gets further.
     pub count_max: u32,
     /// Stop before this many bytes of records, but never before one whole message.
     pub bytes_max: u32,

@@ -152,11 +152,11 @@ impl Producers {
     /// first: a peer that comes back after that hears that the outcome is unknown. Explicit keys are
     /// forgotten by age alone, since nobody announces their return.
     pub(crate) fn make_room(&mut self, now: Micros, idle_secs: u32) -> bool {
-        if self.map.len() < PRODUCERS_MAX {
+        if self.has_room() {
             return true;
         }
         self.expire(now, idle_secs);
-        if self.map.len() < PRODUCERS_MAX {
+        if self.has_room() {
             return true;
         }
         let mut idle: Vec<Micros> = self
@@ -173,6 +173,11 @@ impl Producers {
         let (_, &mut limit, _) = idle.select_nth_unstable(nth);
         self.map
             .retain(|_, producer| !(forgettable(producer) && producer.used <= limit));
+        self.has_room()
+    }
+
+    /// Whether one more can be remembered without forgetting another.
+    pub(crate) fn has_room(&self) -> bool {
         self.map.len() < PRODUCERS_MAX
     }
 

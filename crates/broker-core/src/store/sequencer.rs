@@ -12,7 +12,7 @@ use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, 
 
 use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
 use super::producers::{Known, Producer, Producers, Run};
-use super::rooms::{RoomSlot, RoomTable, after, before};
+use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
 
 /// Where the entries of an append go.
@@ -27,6 +27,15 @@ pub(crate) struct Placed {
     pub(crate) first_seq: Seq,
     /// Whether this append makes the room.
     pub(crate) new_room: bool,
+    /// Whether nothing of this producer was remembered before.
+    pub(crate) begins: bool,
+}
+
+impl Placed {
+    /// The seq of the last entry.
+    pub(crate) fn last_seq(&self) -> Seq {
+        Seq::new(self.first_seq.get() + u64::from(self.count) - 1)
+    }
 }
 
 /// Numbers that are not stored, and why.
@@ -242,8 +251,9 @@ impl Sequencer {
         let made = || self.new_by_name.get(&append.room).copied();
         let known = match found {
             Some(found) => Some(found),
-            None => made()
-                .and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, Micros::new(0)))),
+            None => {
+                made().and_then(|id| Some((id, self.name_of(rooms, id)?.1, Seq::NONE, NO_TIME)))
+            }
         };
         let head = match known {
             Some((id, _, head, _)) => self
@@ -272,7 +282,7 @@ impl Sequencer {
                 let epoch = Epoch::new(chance().max(1));
                 self.new_rooms.push((append.room.clone(), epoch));
                 self.new_by_name.insert(append.room.clone(), id);
-                (id, epoch, Micros::new(0), true)
+                (id, epoch, NO_TIME, true)
             }
         };
         let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
@@ -284,7 +294,7 @@ impl Sequencer {
         });
         staged.next = Seq::new(first_seq.get() + u64::from(count));
         staged.last_time = staged.last_time.max(now);
-        self.note_stored(
+        let begins = self.note_stored(
             append,
             Run {
                 first: number,
@@ -302,11 +312,14 @@ impl Sequencer {
             count,
             first_seq,
             new_room,
+            begins,
         })
     }
 
-    fn note_stored(&mut self, append: &Append, run: Run, now: Micros) {
+    /// Notes a run; says whether it is the first one that is remembered of its producer.
+    fn note_stored(&mut self, append: &Append, run: Run, now: Micros) -> bool {
         let producer = self.producers.entry(&append.key);
+        let begins = producer.runs.is_empty();
         self.undo.push(Undo::Producer {
             key: append.key.clone(),
             before: mark(producer),
@@ -314,6 +327,7 @@ impl Sequencer {
         producer.push(run);
         producer.used = now;
         producer.claimed = append.claimed;
+        begins
     }
 
     fn note_hole(&mut self, key: &ProducerKey, first: u64, last: u64) {
@@ -331,10 +345,11 @@ impl Sequencer {
 
     /// Numbers that the session refused itself.
     pub(crate) fn hole(&mut self, key: &ProducerKey, session: SessionId, first: u64, count: u32) {
-        let ours = self
-            .producers
-            .get(key)
-            .is_none_or(|producer| producer.owner == session);
+        let ours = match self.producers.get(key) {
+            Some(producer) => producer.owner == session,
+            // A hole is not worth more memory than there is: the numbers after it are then strangers.
+            None => self.producers.has_room(),
+        };
         if ours && first > 0 && count > 0 {
             self.note_hole(key, first, first.saturating_add(u64::from(count) - 1));
         }
@@ -370,16 +385,20 @@ impl Sequencer {
         forget && stored
     }
 
+    /// The number of a room, also of one that the batch makes.
+    pub(crate) fn room_id(&self, rooms: &RoomTable, name: &RoomName) -> Option<RoomId> {
+        rooms
+            .id(name)
+            .or_else(|| self.new_by_name.get(name).copied())
+    }
+
     /// Moves a cursor; gives its key when something has to be written.
     pub(crate) fn set_cursor(
         &mut self,
         rooms: &RoomTable,
         set: &SetCursor,
     ) -> Result<CursorKey, StoreError> {
-        let Some(room) = rooms
-            .id(&set.room)
-            .or_else(|| self.new_by_name.get(&set.room).copied())
-        else {
+        let Some(room) = self.room_id(rooms, &set.room) else {
             return Err(StoreError::NoSuchRoom {
                 room: set.room.clone(),
             });
@@ -429,7 +448,7 @@ impl Sequencer {
                     epoch,
                     first: Seq::FIRST,
                     head: Seq::NONE,
-                    last_time: Micros::new(0),
+                    last_time: NO_TIME,
                     last_at: at,
                 };
                 rooms.insert(id, slot);

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use broker_proto::RoomName;
+use broker_proto::{RoomName, Seq};
 
 use super::{Mailbox, Notice};
 use crate::sync::Arc;
 
 #[derive(Debug)]
 struct Watch {
+    after: Seq,
     tag: u64,
     to: Arc<Mailbox>,
 }
@@ -25,8 +26,9 @@ impl Watchers {
         self.rooms.is_empty()
     }
 
-    pub(crate) fn add(&mut self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
+    pub(crate) fn add(&mut self, room: &RoomName, after: Seq, tag: u64, to: &Arc<Mailbox>) {
         let watch = Watch {
+            after,
             tag,
             to: Arc::clone(to),
         };
@@ -48,12 +50,19 @@ impl Watchers {
         }
     }
 
-    /// Fires all watches of a room; the mailboxes that have to be woken are added to `wake`.
-    pub(crate) fn fire(&mut self, room: &RoomName, wake: &mut Vec<Arc<Mailbox>>) {
-        for watch in self.rooms.remove(room).unwrap_or_default() {
+    /// Fires the watches of a room that has grown up to `head`, but for those that wait for more;
+    /// the mailboxes that have to be woken are added to `wake`.
+    pub(crate) fn fire(&mut self, room: &RoomName, head: Seq, wake: &mut Vec<Arc<Mailbox>>) {
+        let Some(watches) = self.rooms.get_mut(room) else {
+            return;
+        };
+        for watch in watches.extract_if(.., |watch| head > watch.after) {
             if watch.to.post_quietly(Notice::Grown { tag: watch.tag }) {
                 wake.push(watch.to);
             }
+        }
+        if watches.is_empty() {
+            self.rooms.remove(room);
         }
     }
 }

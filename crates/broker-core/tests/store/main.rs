@@ -6,4 +6,9 @@
 )]
 
 mod basics;
+mod conformance;
+mod golden;
+mod model;
+mod ops;
+mod regressions;
 mod talk;

@@ -16,7 +16,7 @@ pub(crate) struct Talker {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) notices: Vec<Notice>,
     head: Bytes,
-    next: u64,
+    pub(crate) next: u64,
 }
 
 impl Talker {
@@ -55,7 +55,7 @@ impl Talker {
         }
     }
 
-    pub(crate) fn send(&mut self, store: &impl Store, room: &str, payloads: &[&[u8]]) {
+    pub(crate) fn send(&mut self, store: &(impl Store + ?Sized), room: &str, payloads: &[&[u8]]) {
         let append = self.append(room, self.next, payloads);
         self.next += payloads.len() as u64;
         store.append(append, &self.mailbox).unwrap();

@@ -1,6 +1,7 @@
 //! What a power cut leaves of changes that were not durable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::state::{Change, Inode, NameChange, Pending, State};
 use crate::rng::Rng;
@@ -142,7 +143,7 @@ fn names_after(state: &State, fates: &Fates, rng: &mut Rng) -> BTreeMap<String, 
     names
 }
 
-fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Vec<u8> {
+fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Arc<Vec<u8>> {
     let mut kept = Vec::new();
     for pending in &inode.pending {
         let change = &pending.change;
@@ -167,8 +168,11 @@ fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Vec<u8> {
     if fates.wild {
         rng.shuffle_sometimes(&mut kept);
     }
-    let mut content = inode.durable.clone();
-    kept.iter().for_each(|change| change.apply(&mut content));
+    let mut content = Arc::clone(&inode.durable);
+    if !kept.is_empty() {
+        let content = Arc::make_mut(&mut content);
+        kept.iter().for_each(|change| change.apply(content));
+    }
     content
 }
 

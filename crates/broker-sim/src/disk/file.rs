@@ -62,7 +62,9 @@ impl StorageFile for SimFile {
         let content = &state.inode(self.ino)?.cache;
         let rest = content.get(index(offset)..).unwrap_or_default();
         let len = rest.len().min(buf.len());
-        buf.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
+            to.copy_from_slice(from);
+        }
         Ok(len)
     }
 

@@ -149,6 +149,22 @@ impl SimDisk {
         Self::from_state(crash::crash(&self.lock(), rng, mode))
     }
 
+    /// Keeps the disk as it is before each op from now on, for [`take_moments`](Self::take_moments).
+    pub fn keep_moments(&self) {
+        self.lock().moments = Some(Vec::new());
+    }
+
+    /// The disk as it was before each op since the last time it was asked, without faults: any of them can be cut off there.
+    #[must_use]
+    pub fn take_moments(&self) -> Vec<Self> {
+        let moments = self.lock().moments.as_mut().map(std::mem::take);
+        moments
+            .unwrap_or_default()
+            .into_iter()
+            .map(Self::from_state)
+            .collect()
+    }
+
     /// What the death of the process leaves: all that was written, but what was not synced is no safer than before. A new disk
     /// without faults.
     #[must_use]
@@ -164,7 +180,7 @@ impl SimDisk {
     /// What reads show of a file.
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
-        self.lock().inode_of(name).map(|inode| inode.cache.clone())
+        self.lock().inode_of(name).map(|inode| inode.cache.to_vec())
     }
 
     /// What a file would hold if a power cut lost all that is not durable; `None` if its name would be lost too.
@@ -172,7 +188,7 @@ impl SimDisk {
     pub fn durable_content(&self, name: &str) -> Option<Vec<u8>> {
         self.lock()
             .durable_inode_of(name)
-            .map(|inode| inode.durable.clone())
+            .map(|inode| inode.durable.to_vec())
     }
 
     /// Overwrites bytes of a file behind everybody's back, on the disk and in the cache: bit rot, or a misdirected write. Bytes

@@ -21,7 +21,8 @@ pub(super) type Ino = u64;
 pub(super) enum Change {
     Write {
         at: u64,
-        bytes: Vec<u8>,
+        /// Shared by all copies of the disk.
+        bytes: Arc<[u8]>,
     },
     Zero {
         from: u64,
@@ -70,7 +71,7 @@ impl Change {
         match self {
             _ if from >= to => None,
             Self::Write { bytes, .. } => {
-                let bytes = bytes.get(index(from - start)..index(to - start))?.to_vec();
+                let bytes = bytes.get(index(from - start)..index(to - start))?.into();
                 Some(Self::Write { at: from, bytes })
             }
             _ => Some(Self::Zero { from, to }),
@@ -119,10 +120,10 @@ pub(super) struct Pending<T> {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
-    /// What reads show.
-    pub(super) cache: Vec<u8>,
+    /// What reads show. Shared between copies of the disk until one of them changes it, so that a copy costs next to nothing.
+    pub(super) cache: Arc<Vec<u8>>,
     /// What a power cut cannot take.
-    pub(super) durable: Vec<u8>,
+    pub(super) durable: Arc<Vec<u8>>,
     pub(super) pending: Vec<Pending<Change>>,
     /// Which blocks have space.
     allocated: Vec<bool>,
@@ -144,6 +145,8 @@ pub(super) struct State {
     pub(super) crashed: bool,
     pub(super) unaligned_writes: u64,
     pub(super) block_bytes: u32,
+    /// The disk as it was before each op, if that is wanted.
+    pub(super) moments: Option<Vec<Self>>,
     /// Blocks of [`SPACE_BYTES`] that fit.
     capacity: Option<u64>,
     rng: Rng,
@@ -171,6 +174,7 @@ impl State {
             crashed: false,
             unaligned_writes: 0,
             block_bytes: 512,
+            moments: None,
             capacity: None,
             rng,
         }
@@ -180,7 +184,7 @@ impl State {
     pub(super) fn with_files(
         &self,
         files: BTreeMap<String, Ino>,
-        mut content: BTreeMap<Ino, Vec<u8>>,
+        mut content: BTreeMap<Ino, Arc<Vec<u8>>>,
         rng: Rng,
     ) -> Self {
         let mut inodes = BTreeMap::new();
@@ -192,7 +196,7 @@ impl State {
                 .map(|inode| inode.allocated.clone())
                 .unwrap_or_default();
             let mut inode = Inode {
-                cache: content.clone(),
+                cache: Arc::clone(&content),
                 durable: content,
                 allocated,
                 ..Inode::default()
@@ -265,6 +269,12 @@ impl State {
         run: impl FnOnce(&mut Self, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
         let number = self.op_count().saturating_add(1);
+        if self.moments.is_some() && !self.crashed {
+            let moment = self.kill();
+            if let Some(moments) = &mut self.moments {
+                moments.push(moment);
+            }
+        }
         self.ops.push(Op {
             number,
             kind,
@@ -433,7 +443,7 @@ impl State {
             let stamp = state.stamp();
             let inode = state.inode(ino)?;
             if let Some(mut change) = change {
-                change.apply(&mut inode.cache);
+                change.apply(Arc::make_mut(&mut inode.cache));
                 if fault == Some(Fault::DroppedWrite) {
                     change.lose_data();
                 }
@@ -455,7 +465,7 @@ impl State {
             }
             let stamp = state.stamp();
             let inode = state.inode(ino)?;
-            Change::Truncate(len).apply(&mut inode.cache);
+            Change::Truncate(len).apply(Arc::make_mut(&mut inode.cache));
             inode.pending.push(Pending {
                 stamp,
                 change: Change::Truncate(len),
@@ -483,7 +493,7 @@ impl State {
             }
             refuse(fault)?;
             for pending in std::mem::take(&mut inode.pending) {
-                pending.change.apply(&mut inode.durable);
+                pending.change.apply(Arc::make_mut(&mut inode.durable));
             }
             Ok(())
         })
@@ -493,7 +503,7 @@ impl State {
         for inode in self.inodes.values_mut() {
             inode.cache.clone_from(&inode.durable);
             for pending in &inode.pending {
-                pending.change.apply(&mut inode.cache);
+                pending.change.apply(Arc::make_mut(&mut inode.cache));
             }
         }
     }
@@ -507,7 +517,9 @@ impl State {
             return false;
         };
         for content in [&mut inode.cache, &mut inode.durable] {
-            let rest = content.get_mut(index(at)..).unwrap_or_default();
+            let rest = Arc::make_mut(content)
+                .get_mut(index(at)..)
+                .unwrap_or_default();
             rest.iter_mut()
                 .zip(bytes)
                 .for_each(|(to, from)| *to = *from);
@@ -588,7 +600,7 @@ impl Data<'_> {
             _ if done == 0 => None,
             Self::Bytes(bytes) => Some(Change::Write {
                 at,
-                bytes: bytes.get(..index(done))?.to_vec(),
+                bytes: bytes.get(..index(done))?.into(),
             }),
             Self::Zeros(_) => Some(Change::Zero {
                 from: at,

@@ -31,6 +31,8 @@ pub(super) struct Checkpoint {
     bytes: u64,
     next_room: u32,
     producers: Vec<ProducerKey>,
+    /// Where the last one of these goes on, when its runs did not fit into one piece.
+    from_number: u64,
     cursors: Vec<CursorKey>,
     finished: bool,
 }
@@ -58,6 +60,7 @@ impl Checkpoint {
                 .iter()
                 .map(|(key, _)| key.clone())
                 .collect(),
+            from_number: 0,
             cursors: sequencer
                 .cursors
                 .iter()
@@ -119,11 +122,16 @@ impl Checkpoint {
 
     fn add_producers(&mut self, sequencer: &Sequencer, records: &mut Vec<u8>) {
         while records.len() < CHUNK_BYTES_MAX {
-            let Some(key) = self.producers.pop() else {
+            let Some(key) = self.producers.last() else {
                 break;
             };
-            if let Some(producer) = sequencer.producers.get(&key) {
-                add_producer(&key, producer, records);
+            let rest = sequencer.producers.get(key);
+            match rest.and_then(|producer| add_runs(key, producer, self.from_number, records)) {
+                Some(next) => self.from_number = next,
+                None => {
+                    self.producers.pop();
+                    self.from_number = 0;
+                }
             }
         }
     }
@@ -175,6 +183,7 @@ pub(super) fn run_record<'a>(
     claimed: bool,
     used: i64,
     run: Run,
+    begins: bool,
 ) -> ProducerRunRecord<'a> {
     ProducerRunRecord {
         sender: key.sender.as_str(),
@@ -185,12 +194,73 @@ pub(super) fn run_record<'a>(
         first_number: run.first,
         count: run.count,
         first_seq: run.seq.get(),
+        begins,
     }
 }
 
-fn add_producer(key: &ProducerKey, producer: &Producer, records: &mut Vec<u8>) {
-    for run in &producer.runs {
-        let record = run_record(key, producer.claimed, producer.used.get(), *run);
+/// Adds the runs of a producer from a number on; gives the number to go on with in the next piece,
+/// unless all are told. What changes in between is in the log behind the beginning.
+fn add_runs(
+    key: &ProducerKey,
+    producer: &Producer,
+    from: u64,
+    records: &mut Vec<u8>,
+) -> Option<u64> {
+    let mut begins = from == 0;
+    for run in producer.runs.iter().filter(|run| run.first >= from) {
+        if records.len() >= CHUNK_BYTES_MAX {
+            return Some(run.first);
+        }
+        let used = producer.used.get();
+        let record = run_record(key, producer.claimed, used, *run, begins);
         push_chunk_record(kind::PRODUCER_RUN, &record, records);
+        begins = false;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use broker_proto::{ProducerId, SenderName, Seq};
+
+    use super::*;
+    use crate::log::state::{RawRecord, chunk_records};
+
+    #[test]
+    fn a_producer_with_very_many_runs_is_told_in_several_pieces() {
+        let mut sequencer = Sequencer::new(1);
+        let key = ProducerKey {
+            sender: SenderName::parse(&"a".repeat(64)).unwrap(),
+            producer: ProducerId::new([7; 16]),
+        };
+        for number in 1..=10_000_u64 {
+            // No two of them join.
+            sequencer.producers.entry(&key).push(Run {
+                first: number,
+                count: 1,
+                room: RoomId::new(1),
+                seq: Seq::new(number * 2),
+            });
+        }
+        let mut checkpoint = Checkpoint::begin(LogPosition::START, &sequencer);
+        let (mut pieces, mut numbers) = (0, Vec::new());
+        loop {
+            let piece = checkpoint.piece(&RoomTable::default(), &sequencer);
+            assert!(piece.record.len() <= Checkpoint::PIECE_BYTES_MAX);
+            if piece.is_last {
+                break;
+            }
+            pieces += 1;
+            let record = RawRecord::parse(&piece.record).unwrap();
+            let chunk: CheckpointChunk<'_> = postcard::from_bytes(record.payload()).unwrap();
+            for (_, payload) in chunk_records(chunk.records) {
+                let run: ProducerRunRecord<'_> = postcard::from_bytes(payload).unwrap();
+                assert_eq!(run.begins, numbers.is_empty());
+                numbers.push(run.first_number);
+            }
+        }
+        assert!(pieces > 1);
+        assert_eq!(numbers, (1..=10_000).collect::<Vec<_>>());
     }
 }

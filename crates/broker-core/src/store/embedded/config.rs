@@ -3,6 +3,8 @@
 use broker_proto::{StoreId, limits};
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::log::tail::TAIL_BYTES_DEFAULT;
 use crate::store::producers;
 use crate::sync::Arc;
 
@@ -21,12 +23,20 @@ pub struct EmbeddedConfig {
     pub payload_bytes_max: u32,
     /// How long an idle producer is remembered, in seconds. Default 7 days.
     pub producer_idle_secs: u32,
-    /// A batch is closed when it has so many bytes; one append may be larger. Default 4 MiB.
+    /// A batch is closed when it has so many bytes; one append may be larger. Default 4 MiB, at
+    /// most 8 MiB.
     pub batch_bytes_max: usize,
     /// Appends that wait for the writer, in bytes. Default 16 MiB.
     pub queue_bytes_max: usize,
     /// A checkpoint is due after so much log, or four times its own size. Default 64 MiB.
     pub checkpoint_bytes_min: u64,
+    /// Newest batches kept in memory for readers that follow along, in bytes. Default 8 MiB.
+    pub tail_bytes_max: usize,
+    /// The first segment has this size, and each one twice that of the one before. Default 1 MiB;
+    /// only tests, which want to see many segments, have a reason for less.
+    pub segment_bytes_min: u64,
+    /// Up to this size. Default 64 MiB.
+    pub segment_bytes_max: u64,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where epochs and markers come from.
@@ -46,6 +56,9 @@ impl EmbeddedConfig {
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 16 << 20,
             checkpoint_bytes_min: 64 << 20,
+            tail_bytes_max: TAIL_BYTES_DEFAULT,
+            segment_bytes_min: SEGMENT_BYTES_MIN,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             clock: Arc::new(SystemClock::new()),
             random: Box::new(SystemRandom),
         }

@@ -18,10 +18,10 @@ use broker_proto::{
 
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
-use super::super::producers::Run;
-use super::super::rooms::Parent;
+use super::super::producers::{Known, Producer, Run};
+use super::super::rooms::{NO_TIME, Parent};
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
-use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
+use super::super::{AckRun, Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
     Checkpoint, Piece, RECORD_BYTES_MAX, cursor_record, room_record, run_record,
 };
@@ -55,7 +55,10 @@ struct CursorMove {
     tag: u64,
     to: Arc<Mailbox>,
     result: Result<Option<Position>, StoreError>,
+    /// What is moved.
     key: Option<CursorKey>,
+    /// What is only asked for.
+    asked: Option<CursorKey>,
 }
 
 /// See the module's documentation.
@@ -192,9 +195,10 @@ impl<S: Storage> Engine<S> {
                     tag,
                     to,
                 } => {
-                    let rooms = read(&self.shared.rooms);
-                    let result = match rooms.id(&room) {
-                        Some(id) => Ok(self.sequencer.cursors.get(&CursorKey { room: id, name })),
+                    let id = self.sequencer.room_id(&read(&self.shared.rooms), &room);
+                    let asked = id.map(|room| CursorKey { room, name });
+                    let result = match &asked {
+                        Some(key) => Ok(self.sequencer.cursors.get(key)),
                         None => Err(StoreError::NoSuchRoom { room }),
                     };
                     self.cursor_moves.push(CursorMove {
@@ -202,9 +206,11 @@ impl<S: Storage> Engine<S> {
                         to,
                         result,
                         key: None,
+                        asked,
                     });
                 }
                 Request::SetCursor { set, tag, to } => {
+                    bytes += RECORD_BYTES_MAX;
                     let moved = match self.shared.read_only() {
                         Some(reason) => Err(StoreError::ReadOnly { reason }),
                         None => self.sequencer.set_cursor(&read(&self.shared.rooms), &set),
@@ -218,6 +224,7 @@ impl<S: Storage> Engine<S> {
                         to,
                         result,
                         key,
+                        asked: None,
                     });
                 }
             }
@@ -240,8 +247,19 @@ impl<S: Storage> Engine<S> {
         }
         let random = &mut self.random;
         let rooms = read(&self.shared.rooms);
-        self.sequencer
-            .append(&rooms, append, now, &mut || random.bits_64())
+        let mut decision = self
+            .sequencer
+            .append(&rooms, append, now, &mut || random.bits_64());
+        if self.writer.is_uncut() {
+            // What was given up may be found at the next start, so "not stored" would be a guess.
+            for refusal in &mut decision.refused {
+                if refusal.code == ErrorCode::NOT_STORED {
+                    refusal.code = ErrorCode::OUTCOME_UNKNOWN;
+                    "the disk was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
+                }
+            }
+        }
+        decision
     }
 
     fn begin_checkpoint_if_due(&mut self) {
@@ -327,7 +345,7 @@ impl<S: Storage> Engine<S> {
                 epoch,
                 first: Seq::FIRST,
                 head: Seq::NONE,
-                last_time: Micros::new(0),
+                last_time: NO_TIME,
                 last_at: 0,
             };
             record.clear();
@@ -377,6 +395,7 @@ impl<S: Storage> Engine<S> {
                     admitted.append.claimed,
                     now.get(),
                     run,
+                    placed.begins,
                 );
                 state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
                 put_state(&mut self.builder, buf, &record);
@@ -425,14 +444,7 @@ impl<S: Storage> Engine<S> {
         let at = written.head.position;
         let time = Micros::new(written.head.time);
         self.pending.clear();
-        if let Some(begun) = written.begun {
-            self.mentioned_from = if begun.rescued {
-                written.head.end()
-            } else {
-                begun.header.base
-            };
-            self.sealed.extend(self.shared.segments.begin(begun.header));
-        }
+        self.note_segment();
         if let Some(piece) = piece {
             self.advance_checkpoint(piece);
         }
@@ -446,7 +458,7 @@ impl<S: Storage> Engine<S> {
         let mut rooms = write(&self.shared.rooms);
         let before = |room: RoomId| {
             let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
-            slot.map_or((LogPosition::NONE, Micros::new(0)), |slot| {
+            slot.map_or((LogPosition::NONE, NO_TIME), |slot| {
                 (LogPosition::new(slot.last_at), slot.last_time)
             })
         };
@@ -490,8 +502,18 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Tells the readers of a segment that the writer has begun, with a batch, with a mark, or in
+    /// place of a batch that was refused.
+    fn note_segment(&mut self) {
+        if let Some(begun) = self.writer.take_begun() {
+            self.mentioned_from = begun.mentioned_from;
+            self.sealed.extend(self.shared.segments.begin(begun.header));
+        }
+    }
+
     /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
     fn give_up(&mut self, fault: &WriteFault) {
+        self.note_segment();
         self.sequencer.rollback();
         // What a checkpoint had so far refers to state that stays; a lost piece ends it.
         self.checkpoint = None;
@@ -526,25 +548,56 @@ impl<S: Storage> Engine<S> {
         if let Some(reason) = error {
             self.shared.set_read_only(reason);
         }
+        self.refuse_appends(code, &detail);
+        self.refuse_cursors(fault, &detail);
+    }
+
+    fn refuse_appends(&mut self, code: ErrorCode, detail: &str) {
         for admitted in &mut self.admitted {
-            if let Some(placed) = admitted.decision.placed.take() {
-                admitted.decision.refused.push(Refusal {
-                    first_number: placed.first_number,
-                    count: placed.count,
+            let decision = &mut admitted.decision;
+            let mut refuse = |first_number, count| {
+                decision.refused.push(Refusal {
+                    first_number,
+                    count,
                     code,
-                    detail: detail.clone(),
+                    detail: detail.to_owned(),
                 });
+            };
+            if let Some(placed) = decision.placed.take() {
+                refuse(placed.first_number, placed.count);
+            }
+            // What was known may have been known from this very batch.
+            let producer = self.sequencer.producers.get(&admitted.append.key);
+            for run in std::mem::take(&mut decision.known) {
+                let stored = producer.map_or(0, |producer| stored_count(producer, &run));
+                if stored < run.count {
+                    let first = run.first_number + u64::from(stored);
+                    refuse(first, run.count - stored);
+                }
+                if stored > 0 {
+                    decision.known.push(AckRun {
+                        count: stored,
+                        ..run
+                    });
+                }
             }
         }
+    }
+
+    fn refuse_cursors(&mut self, fault: &WriteFault, detail: &str) {
         for moved in &mut self.cursor_moves {
-            if moved.key.take().is_some() {
+            if let Some(asked) = &moved.asked {
+                // It may have been moved in this very batch.
+                moved.result = Ok(self.sequencer.cursors.get(asked));
+            }
+            let conflict = matches!(moved.result, Err(StoreError::Conflict { .. }));
+            if moved.key.take().is_some() || conflict {
+                let what = detail.to_owned();
                 moved.result = Err(match fault {
-                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => StoreError::NoSpace {
-                        what: detail.clone(),
-                    },
-                    WriteFault::Failed(_) => StoreError::ReadOnly {
-                        reason: detail.clone(),
-                    },
+                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => {
+                        StoreError::NoSpace { what }
+                    }
+                    WriteFault::Failed(_) => StoreError::ReadOnly { reason: what },
                 });
             }
         }
@@ -554,8 +607,9 @@ impl<S: Storage> Engine<S> {
     fn tell(&mut self) {
         let mut wake: Vec<Arc<Mailbox>> = Vec::new();
         for admitted in &self.admitted {
-            if admitted.decision.placed.is_some() {
-                self.shared.fire(&admitted.append.room, &mut wake);
+            if let Some(placed) = &admitted.decision.placed {
+                self.shared
+                    .fire(&admitted.append.room, placed.last_seq(), &mut wake);
             }
         }
         for Admitted {
@@ -645,6 +699,11 @@ impl<S: Storage> Engine<S> {
             }
         }
         let now = self.clock.now();
+        bytes += self
+            .pending
+            .iter()
+            .map(|record| record.len() + 4)
+            .sum::<usize>();
         self.writer
             .begin((BatchBuilder::overhead(1, 0) + bytes) as u64, now.get())?;
         let buf = self.writer.buffer();
@@ -670,9 +729,14 @@ impl<S: Storage> Engine<S> {
 
     /// Nothing has come for a while: proves to the next leader that nothing is missing.
     pub fn idle(&mut self) {
+        self.mark(BatchKind::IdleMark);
+    }
+
+    fn mark(&mut self, kind: BatchKind) {
         let now = self.clock.now();
-        if let Err(fault) = self.writer.mark(BatchKind::IdleMark, now.get()) {
-            self.give_up(&fault);
+        match self.writer.mark(kind, now.get()) {
+            Ok(()) => self.note_segment(),
+            Err(fault) => self.give_up(&fault),
         }
     }
 
@@ -689,9 +753,7 @@ impl<S: Storage> Engine<S> {
         if !self.pending.is_empty() && self.shared.read_only().is_none() {
             self.write_batch(now);
         }
-        if let Err(fault) = self.writer.mark(BatchKind::CloseMark, now.get()) {
-            self.give_up(&fault);
-        }
+        self.mark(BatchKind::CloseMark);
         self.writer.drop_spare();
         self.shared.close();
     }
@@ -730,6 +792,14 @@ impl<S: Storage> std::fmt::Debug for Engine<S> {
         f.debug_struct("Engine")
             .field("writer", &self.writer)
             .finish_non_exhaustive()
+    }
+}
+
+/// How many messages at the front of a run are stored for certain.
+fn stored_count(producer: &Producer, run: &AckRun) -> u32 {
+    match producer.look_up(run.first_number) {
+        Known::Stored { count, .. } => u32::try_from(count).map_or(run.count, |n| n.min(run.count)),
+        _ => 0,
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
     StoreError, StoreInfo,
 };
+use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
@@ -68,6 +69,7 @@ impl<S: Storage> EmbeddedStore<S> {
             end: found.proven,
             checkpoint: found.checkpoint,
             last_segment: found.last_segment,
+            segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
             resume: resume_in_place(&found),
         };
         let in_place = start.resume.is_some();
@@ -121,6 +123,7 @@ impl<S: Storage> EmbeddedStore<S> {
         };
         let shared = Arc::new(Shared::new(
             inbox,
+            config.tail_bytes_max,
             found.state.rooms,
             segments,
             writer.end(),
@@ -132,7 +135,8 @@ impl<S: Storage> EmbeddedStore<S> {
             sequencer,
             clock: Arc::clone(&config.clock),
             random: config.random,
-            batch_bytes_max: config.batch_bytes_max,
+            // Readers believe in no batch above a limit, and one append may be larger than this.
+            batch_bytes_max: config.batch_bytes_max.min(BATCH_BYTES_MAX / 4),
             checkpoint_bytes_min: config.checkpoint_bytes_min,
             mentioned_from,
             pending,

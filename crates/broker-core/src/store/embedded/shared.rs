@@ -56,6 +56,7 @@ pub(super) enum Attempt {
 impl<S: Storage> Shared<S> {
     pub(super) fn new(
         inbox: Inbox,
+        tail_bytes_max: usize,
         rooms: RoomTable,
         segments: Segments<S>,
         durable: LogPosition,
@@ -64,7 +65,7 @@ impl<S: Storage> Shared<S> {
         Self {
             inbox,
             rooms: RwLock::new(rooms),
-            tail: RwLock::new(Tail::default()),
+            tail: RwLock::new(Tail::new(tail_bytes_max)),
             segments,
             watchers: Mutex::new(Watchers::default()),
             durable: AtomicU64::new(durable.get()),
@@ -110,8 +111,8 @@ impl<S: Storage> Shared<S> {
         self.followed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn fire(&self, room: &RoomName, wake: &mut Vec<Arc<Mailbox>>) {
-        lock(&self.watchers).fire(room, wake);
+    pub(super) fn fire(&self, room: &RoomName, head: Seq, wake: &mut Vec<Arc<Mailbox>>) {
+        lock(&self.watchers).fire(room, head, wake);
     }
 
     /// Sets a watch unless the room has grown already. The check is made under the watchers' lock:
@@ -124,7 +125,7 @@ impl<S: Storage> Shared<S> {
         if head > after {
             return false;
         }
-        watchers.add(room, tag, to);
+        watchers.add(room, after, tag, to);
         true
     }
 

@@ -1,0 +1,576 @@
+//! What a store was asked and what it told, and so what must be true of it from then on.
+//!
+//! A [`Ledger`] plays all publishers and readers at once. It is told of every message that is sent, hears every answer, and sees
+//! everything that a reader is shown. Whatever contradicts a promise is an error, whose text says which message and why:
+//!
+//! - an acknowledged message keeps its seq, its bytes and its room's epoch;
+//! - what a reader was shown never changes and never disappears;
+//! - a message is stored at most once, and a producer's messages lie in the order of its numbers;
+//! - what was refused never appears; what nobody answered for, or whose outcome is unknown, may.
+//!
+//! Each message carries its producer and number as an extension, so that one without payload is recognised too.
+
+use std::collections::BTreeMap;
+
+use broker_core::store::{AckRun, Notice, ProducerKey, StoreError};
+use broker_proto::{
+    Epoch, ErrorCode, Level, Position, ProducerId, RoomName, SenderName, extension,
+};
+use bytes::Bytes;
+
+/// The message extension that says who sent a message; its value is producer and number.
+const IDENTITY: u16 = extension::HEADERS;
+
+/// Something that must not be. The text is for the person who looks for the reason.
+pub type Verdict<T = ()> = Result<T, String>;
+
+/// One message, whoever looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageId {
+    /// Which producer.
+    pub producer: u16,
+    /// Its number.
+    pub number: u64,
+}
+
+impl MessageId {
+    /// The extension list that carries it.
+    #[must_use]
+    pub fn extensions(self) -> Vec<u8> {
+        let mut value = self.producer.to_le_bytes().to_vec();
+        value.extend_from_slice(&self.number.to_le_bytes());
+        let mut list = Vec::new();
+        extension::push(&mut list, IDENTITY, &value);
+        list
+    }
+
+    /// Reads it back.
+    #[must_use]
+    pub fn parse(list: &[u8]) -> Option<Self> {
+        let found = extension::iter(list).find(|extension| extension.key == IDENTITY)?;
+        let (producer, number) = found.value.split_first_chunk()?;
+        Some(Self {
+            producer: u16::from_le_bytes(*producer),
+            number: u64::from_le_bytes(number.try_into().ok()?),
+        })
+    }
+}
+
+/// What is known of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody answered yet.
+    Open,
+    /// Stored with this seq.
+    Acked(u64),
+    /// Not stored, and never will be.
+    Refused,
+    /// The store said that it does not know.
+    Unknown,
+}
+
+/// A message that was sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Number of the room it was sent to.
+    pub room: u16,
+    /// What it carries.
+    pub payload: Bytes,
+    /// What is known of it.
+    pub fate: Fate,
+    /// Whether [`Fate::Unknown`] was ever said: then the message may appear whatever is said later.
+    pub doubtful: bool,
+    /// Whether a fault of the disk was ever in its way.
+    pub had_fault: bool,
+    /// Its own session refused it: it never reached the store.
+    pub is_hole: bool,
+}
+
+/// A room as readers know it.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    /// Its epoch, once somebody was told.
+    pub epoch: Option<Epoch>,
+    /// What was shown, by seq.
+    pub shown: BTreeMap<u64, MessageId>,
+}
+
+/// A cursor: where it was known to stand, and where it may stand since.
+#[derive(Debug, Clone, Default)]
+pub struct Cursor {
+    /// The last answer.
+    pub settled: Option<Position>,
+    /// Moves that nobody answered for since.
+    pub open: Vec<Option<Position>>,
+    /// All moves ever asked for.
+    pub history: Vec<Option<Position>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// All messages.
+    pub sent: BTreeMap<MessageId, Sent>,
+    /// All rooms that were ever written to.
+    pub rooms: BTreeMap<u16, Room>,
+    /// All cursors, by room and name.
+    pub cursors: BTreeMap<(u16, u8), Cursor>,
+    /// The highest term of any leader that wrote something.
+    pub term: u64,
+    /// The disk lied: what was acknowledged may be gone, but what is served is right all the same.
+    pub lied_to: bool,
+    /// The disk has faults now.
+    pub faults: bool,
+    /// Answers heard.
+    pub answers: u64,
+}
+
+/// The name of a room.
+///
+/// # Errors
+/// Never, unless the rules for names change.
+pub fn room_name(room: u16) -> Verdict<RoomName> {
+    RoomName::parse(&format!("room-{room}")).map_err(|error| error.to_string())
+}
+
+/// The room of a name.
+#[must_use]
+pub fn room_of(name: &str) -> Option<u16> {
+    name.strip_prefix("room-")?.parse().ok()
+}
+
+/// The key of a producer.
+///
+/// # Errors
+/// Never, unless the rules for names change.
+pub fn producer_key(producer: u16) -> Verdict<ProducerKey> {
+    let sender = SenderName::parse("ann").map_err(|error| error.to_string())?;
+    let mut id = [7; 16];
+    if let Some(place) = id.first_chunk_mut() {
+        *place = producer.to_le_bytes();
+    }
+    Ok(ProducerKey {
+        sender,
+        producer: ProducerId::new(id),
+    })
+}
+
+fn producer_of(id: ProducerId) -> u16 {
+    let [low, high, ..] = *id.as_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+impl Ledger {
+    /// Notes that a message is about to be sent.
+    pub fn send(&mut self, id: MessageId, room: u16, payload: Bytes) {
+        self.sent.insert(
+            id,
+            Sent {
+                room,
+                payload,
+                fate: Fate::Open,
+                doubtful: false,
+                had_fault: false,
+                is_hole: false,
+            },
+        );
+    }
+
+    /// Takes over what was sent meanwhile, but not what was heard or seen.
+    pub fn learn_what_was_sent(&mut self, later: &Self) {
+        for (id, sent) in &later.sent {
+            let mine = self.sent.entry(*id).or_insert_with(|| Sent {
+                fate: if sent.is_hole {
+                    Fate::Refused
+                } else {
+                    Fate::Open
+                },
+                doubtful: false,
+                ..sent.clone()
+            });
+            if mine.fate == Fate::Open && matches!(sent.fate, Fate::Refused | Fate::Unknown) {
+                // It was on its way to being refused: it may be there, or not, also without those that came after it.
+                mine.fate = Fate::Unknown;
+                mine.doubtful = true;
+                mine.had_fault = true;
+            }
+        }
+        for (key, cursor) in &later.cursors {
+            let mine = self.cursors.entry(*key).or_default();
+            let new = cursor.history.iter().skip(mine.history.len());
+            mine.open.extend(new.clone().copied());
+            mine.history.extend(new.copied());
+        }
+        self.lied_to |= later.lied_to;
+    }
+
+    /// Notes that a number will never be sent.
+    pub fn hole(&mut self, id: MessageId) {
+        self.send(id, 0, Bytes::new());
+        if let Some(sent) = self.sent.get_mut(&id) {
+            sent.fate = Fate::Refused;
+            sent.is_hole = true;
+        }
+    }
+
+    /// The highest number of a producer so far.
+    #[must_use]
+    pub fn highest(&self, producer: u16) -> u64 {
+        let all = MessageId {
+            producer,
+            number: 0,
+        }..=MessageId {
+            producer,
+            number: u64::MAX,
+        };
+        self.sent
+            .range(all)
+            .next_back()
+            .map_or(0, |(id, _)| id.number)
+    }
+
+    /// Hears what the store says about messages.
+    ///
+    /// # Errors
+    /// When it contradicts what was said before.
+    pub fn hear(&mut self, notice: &Notice) -> Verdict {
+        self.answers += 1;
+        match notice {
+            Notice::Acked { producer, run } => self.acked(producer_of(*producer), run),
+            Notice::Refused {
+                producer,
+                first_number,
+                count,
+                code,
+                detail,
+                ..
+            } => {
+                for number in *first_number..first_number + u64::from(*count) {
+                    let id = MessageId {
+                        producer: producer_of(*producer),
+                        number,
+                    };
+                    self.refused(id, *code)
+                        .map_err(|why| format!("{why} ({detail})"))?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn acked(&mut self, producer: u16, run: &AckRun) -> Verdict {
+        let Some(room) = room_of(run.room.as_str()) else {
+            return Err(format!(
+                "an ack names {}, where nobody ever sent anything",
+                run.room
+            ));
+        };
+        if run.level != Level::SYNCED {
+            return Err(format!("an ack has level {:?}", run.level));
+        }
+        self.epoch(room, run.epoch)?;
+        for n in 0..u64::from(run.count) {
+            let id = MessageId {
+                producer,
+                number: run.first_number + n,
+            };
+            let seq = run.first_seq.get() + n;
+            let lied_to = self.lied_to;
+            let sent = self
+                .sent
+                .get_mut(&id)
+                .ok_or_else(|| format!("{id:?} was acknowledged and never sent"))?;
+            if sent.room != room {
+                return Err(format!(
+                    "{id:?} was sent to room {} and acknowledged in {room}",
+                    sent.room
+                ));
+            }
+            match sent.fate {
+                Fate::Acked(before) if before != seq && !lied_to => {
+                    return Err(format!(
+                        "{id:?} was acknowledged with seq {before} and then with {seq}"
+                    ));
+                }
+                Fate::Refused if !sent.doubtful => {
+                    return Err(format!(
+                        "{id:?} was refused for good and then acknowledged with seq {seq}"
+                    ));
+                }
+                _ => sent.fate = Fate::Acked(seq),
+            }
+            self.show(room, seq, id)?;
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, id: MessageId, code: ErrorCode) -> Verdict {
+        let lied_to = self.lied_to;
+        let sent = self
+            .sent
+            .get_mut(&id)
+            .ok_or_else(|| format!("{id:?} was refused and never sent"))?;
+        let says_nothing = [
+            ErrorCode::READ_ONLY,
+            ErrorCode::OUTCOME_UNKNOWN,
+            ErrorCode::GOING_AWAY,
+        ]
+        .contains(&code);
+        sent.had_fault |= self.faults;
+        match sent.fate {
+            // A store that does not write any more says so to everybody.
+            Fate::Acked(_) if says_nothing || lied_to => {}
+            Fate::Acked(seq) => {
+                return Err(format!("{id:?} has seq {seq} and was refused with {code}"));
+            }
+            Fate::Open | Fate::Unknown | Fate::Refused if code == ErrorCode::OUTCOME_UNKNOWN => {
+                sent.fate = Fate::Unknown;
+                sent.doubtful = true;
+            }
+            // It says nothing about an earlier attempt.
+            Fate::Open | Fate::Unknown if says_nothing => {
+                sent.doubtful = true;
+                sent.fate = Fate::Unknown;
+            }
+            Fate::Open => sent.fate = Fate::Refused,
+            // Now it is known after all: it must not appear any more.
+            Fate::Unknown => {
+                sent.fate = Fate::Refused;
+                sent.doubtful = false;
+            }
+            Fate::Refused => {}
+        }
+        Ok(())
+    }
+
+    /// Hears the epoch of a room.
+    ///
+    /// # Errors
+    /// When it is not the one that was heard before.
+    pub fn epoch(&mut self, room: u16, epoch: Epoch) -> Verdict {
+        let lied_to = self.lied_to;
+        let known = self
+            .rooms
+            .entry(room)
+            .or_default()
+            .epoch
+            .get_or_insert(epoch);
+        if *known != epoch && !lied_to {
+            return Err(format!("room {room} had epoch {known} and now has {epoch}"));
+        }
+        Ok(())
+    }
+
+    /// Sees what a reader is shown.
+    ///
+    /// # Errors
+    /// When it is not what was there before, or cannot be there at all.
+    pub fn show(&mut self, room: u16, seq: u64, id: MessageId) -> Verdict {
+        let lied_to = self.lied_to;
+        let Some(sent) = self.sent.get(&id) else {
+            return Err(format!(
+                "room {room} shows {id:?} at seq {seq}, which was never sent"
+            ));
+        };
+        if sent.room != room {
+            return Err(format!(
+                "room {room} shows {id:?} at seq {seq}, which was sent to room {}",
+                sent.room
+            ));
+        }
+        match sent.fate {
+            Fate::Acked(acked) if acked != seq && !lied_to => {
+                return Err(format!(
+                    "{id:?} was acknowledged with seq {acked} and is shown at {seq}"
+                ));
+            }
+            Fate::Refused if !sent.doubtful => {
+                return Err(format!(
+                    "{id:?} was refused and is shown at seq {seq} of room {room}"
+                ));
+            }
+            _ => {}
+        }
+        let before = self.rooms.entry(room).or_default().shown.insert(seq, id);
+        match before {
+            Some(before) if before != id && !lied_to => Err(format!(
+                "seq {seq} of room {room} was {before:?} and is {id:?} now"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a cursor is about to be moved.
+    pub fn move_cursor(&mut self, key: (u16, u8), to: Option<Position>) {
+        let cursor = self.cursors.entry(key).or_default();
+        cursor.open.push(to);
+        cursor.history.push(to);
+    }
+
+    /// The leader is gone, and with it all moves that it had not made yet.
+    pub fn settle_cursors(&mut self) {
+        for cursor in self.cursors.values_mut() {
+            cursor.open.clear();
+        }
+    }
+
+    /// Hears where a cursor stands. Its value is durable from then on.
+    ///
+    /// # Errors
+    /// When it cannot stand there.
+    pub fn cursor(
+        &mut self,
+        key: (u16, u8),
+        found: &Result<Option<Position>, StoreError>,
+    ) -> Verdict {
+        let cursor = self.cursors.entry(key).or_default();
+        match found {
+            Ok(position) => {
+                let moved = cursor.open.iter().position(|to| to == position);
+                if moved.is_none() && *position != cursor.settled && !self.lied_to {
+                    return Err(format!(
+                        "cursor {key:?} stands at {position:?}, but was set to {cursor:?}"
+                    ));
+                }
+                cursor.settled = *position;
+                if let Some(moved) = moved {
+                    cursor.open.drain(..=moved);
+                }
+                Ok(())
+            }
+            // The room's first message was never answered for.
+            Err(StoreError::NoSuchRoom { .. }) if cursor.settled.is_none() || self.lied_to => {
+                Ok(())
+            }
+            Err(StoreError::NoSpace { .. } | StoreError::ReadOnly { .. } | StoreError::Closed) => {
+                Ok(())
+            }
+            Err(error) => Err(format!(
+                "cursor {key:?}: {error}, but was set to {cursor:?}"
+            )),
+        }
+    }
+}
+
+/// Looks at everything that a new leader serves.
+pub mod check {
+    use std::collections::BTreeMap;
+
+    use broker_core::store::Store;
+
+    use super::{Fate, Ledger, MessageId, Verdict};
+    use crate::rig::Rig;
+
+    /// Checks a store that was just opened, on a disk without faults, after a crash. Everything that it shows is shown from then on.
+    ///
+    /// # Errors
+    /// When a promise was broken.
+    pub fn after_recovery(rig: &mut Rig, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+        let info = rig.store.info();
+        if info.term.get() <= ledger.term {
+            return Err(format!(
+                "the term is {} and was {} before",
+                info.term, ledger.term
+            ));
+        }
+        if let Some(reason) = info.read_only {
+            return Err(format!("a new leader is read-only: {reason}"));
+        }
+        if info.damaged > 0 && !ledger.lied_to {
+            return Err(format!(
+                "{} places are damaged and nothing did it",
+                info.damaged
+            ));
+        }
+        let present = contents(rig, ledger, bytes_max)?;
+        if !ledger.lied_to {
+            nothing_is_lost(ledger, &present)?;
+            nothing_is_skipped(ledger, &present)?;
+        }
+        cursors(rig, ledger)
+    }
+
+    /// Where every message is.
+    fn contents(
+        rig: &Rig,
+        ledger: &mut Ledger,
+        bytes_max: u32,
+    ) -> Verdict<BTreeMap<MessageId, u64>> {
+        let mut present = BTreeMap::new();
+        for (room, epoch) in rig.rooms()? {
+            ledger.epoch(room, epoch)?;
+            let shown = rig
+                .read(ledger, room, 1, bytes_max)?
+                .ok_or_else(|| format!("room {room} is listed and does not exist"))?;
+            if !shown.skips.is_empty() && !ledger.lied_to {
+                return Err(format!("room {room} tells of damage: {:?}", shown.skips));
+            }
+            let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
+            for (seq, id) in shown.messages {
+                if let Some(other) = present.insert(id, seq) {
+                    return Err(format!("{id:?} is stored twice, at seqs {other} and {seq}"));
+                }
+                let before = newest.insert(id.producer, id.number);
+                if before.is_some_and(|before| before >= id.number) && !ledger.lied_to {
+                    return Err(format!(
+                        "in room {room} {id:?} comes after number {before:?}"
+                    ));
+                }
+            }
+        }
+        Ok(present)
+    }
+
+    fn nothing_is_lost(ledger: &Ledger, present: &BTreeMap<MessageId, u64>) -> Verdict {
+        for (id, sent) in &ledger.sent {
+            if let Fate::Acked(seq) = sent.fate
+                && !present.contains_key(id)
+            {
+                return Err(format!(
+                    "{id:?}, acknowledged with seq {seq} of room {}, is gone",
+                    sent.room
+                ));
+            }
+        }
+        for (number, room) in &ledger.rooms {
+            for (seq, id) in &room.shown {
+                if present.get(id) != Some(seq) {
+                    return Err(format!(
+                        "a reader of room {number} was shown {id:?} at seq {seq}, and it is gone"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What nobody answered for is there or not, but not one without those that the same producer sent before it.
+    fn nothing_is_skipped(ledger: &Ledger, present: &BTreeMap<MessageId, u64>) -> Verdict {
+        let mut absent: Option<MessageId> = None;
+        for (id, sent) in &ledger.sent {
+            if absent.is_some_and(|absent| absent.producer != id.producer) {
+                absent = None;
+            }
+            if present.contains_key(id) {
+                if let Some(absent) = absent {
+                    return Err(format!("{id:?} is there without {absent:?}"));
+                }
+            } else if sent.fate == Fate::Open {
+                absent = absent.or(Some(*id));
+            }
+        }
+        Ok(())
+    }
+
+    fn cursors(rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
+        let keys: Vec<(u16, u8)> = ledger.cursors.keys().copied().collect();
+        for key in keys {
+            rig.ask_cursor(key)?;
+        }
+        rig.work();
+        rig.answers(ledger)?;
+        ledger.settle_cursors();
+        Ok(())
+    }
+}

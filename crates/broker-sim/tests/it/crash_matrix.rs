@@ -1,0 +1,18 @@
+//! The power is cut everywhere. `BROKER_SIM_STATES` says how many states to look at, `BROKER_SEED` where to begin.
+
+use broker_sim::crash_matrix::explore;
+
+use crate::setting;
+
+#[test]
+fn sim_crash_matrix() {
+    let (seed, states) = (
+        setting("BROKER_SEED", 1),
+        setting("BROKER_SIM_STATES", 12_000),
+    );
+    println!("BROKER_SEED={seed} BROKER_SIM_STATES={states}");
+    match explore(seed, states) {
+        Ok(explored) => println!("{explored}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}

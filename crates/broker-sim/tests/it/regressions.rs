@@ -1,0 +1,234 @@
+//! Mistakes that were made once, each as the shortest story that shows it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use broker_core::store::Store;
+use broker_sim::disk::OpKind;
+use broker_sim::oracle::{Fate, Ledger, MessageId, check};
+use broker_sim::rig::{Limits, Rig};
+use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk, Tear};
+use bytes::Bytes;
+
+const LIMITS: Limits = Limits {
+    segment_bytes_min: 16 << 10,
+    segment_bytes_max: 16 << 10,
+    checkpoint_bytes_min: 1 << 30,
+    batch_bytes_max: 1 << 20,
+    tail_bytes_max: 0,
+};
+
+fn open(disk: &SimDisk) -> Rig {
+    Rig::open(disk, LIMITS, &mut Rng::new(disk.op_count())).unwrap()
+}
+
+fn id(number: u64) -> MessageId {
+    MessageId {
+        producer: 1,
+        number,
+    }
+}
+
+/// Queues one message.
+fn queue(rig: &Rig, ledger: &mut Ledger, number: u64, bytes: usize) {
+    ledger.send(id(number), 1, Bytes::from(vec![b'x'; bytes]));
+    rig.send(ledger, id(number), 1).unwrap();
+}
+
+/// Sends one message and hears what became of it.
+fn send(rig: &mut Rig, ledger: &mut Ledger, number: u64, bytes: usize) -> Fate {
+    queue(rig, ledger, number, bytes);
+    rig.work();
+    rig.answers(ledger).unwrap();
+    ledger.sent[&id(number)].fate
+}
+
+fn read_all(rig: &Rig, ledger: &mut Ledger) {
+    let shown = rig.read(ledger, 1, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.skips, []);
+    assert_eq!(rig.store.info().damaged, 0);
+}
+
+/// A power cut in every way, and a new leader that finds everything.
+fn survives(disk: &SimDisk, ledger: &Ledger) {
+    for mode in CrashMode::ALL {
+        for seed in 0..20 {
+            let mut ledger = ledger.clone();
+            let after = disk.crash(&mut Rng::new(seed), mode);
+            let mut rig = open(&after);
+            let checked = check::after_recovery(&mut rig, &mut ledger, 1 << 20);
+            checked.unwrap_or_else(|why| panic!("{mode:?} seed {seed}: {why}\n{}", disk.history()));
+        }
+    }
+}
+
+/// The numbers of the ops of one kind since the `from`-th.
+fn ops(disk: &SimDisk, from: u64, is: impl Fn(&OpKind) -> bool) -> Vec<u64> {
+    disk.ops()
+        .iter()
+        .filter(|op| op.number > from && is(&op.kind))
+        .map(|op| op.number)
+        .collect()
+}
+
+/// Numbers the next op that a message of this size causes and that is of one kind, without doing it here.
+fn next_op(disk: &SimDisk, bytes: usize, is: impl Fn(&OpKind) -> bool) -> u64 {
+    // The same messages on another disk lead to the same ops.
+    let twin = SimDisk::new(1);
+    let mut rig = open(&twin);
+    let mut ledger = Ledger::default();
+    let mut number = 0;
+    while twin.op_count() < disk.op_count() {
+        number += 1;
+        send(&mut rig, &mut ledger, number, bytes);
+    }
+    assert_eq!(twin.op_count(), disk.op_count());
+    send(&mut rig, &mut ledger, number + 1, bytes);
+    ops(&twin, disk.op_count(), is)[0]
+}
+
+#[test]
+fn a_segment_that_got_its_name_but_no_sync_of_the_directory_cuts_nothing_off() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 9000), Fate::Acked(1));
+    // The second does not fit behind the first, so a segment begins; the directory is full.
+    let at = next_op(&disk, 9000, |kind| *kind == OpKind::SyncDir);
+    disk.fail_op(at, Fault::Error(Errno::NoSpace));
+    send(&mut rig, &mut ledger, 2, 9000);
+    for number in 3..6 {
+        assert!(matches!(
+            send(&mut rig, &mut ledger, number, 100),
+            Fate::Acked(_)
+        ));
+        read_all(&rig, &mut ledger);
+    }
+    survives(&disk, &ledger);
+}
+
+#[test]
+fn readers_know_of_a_segment_that_began_with_a_mark() {
+    // A mark whose sync fails goes into a new segment, and so does one that takes the place of a batch on a full disk.
+    for errno in [Errno::Io, Errno::NoSpace] {
+        let disk = SimDisk::new(1);
+        let mut rig = open(&disk);
+        let mut ledger = Ledger::default();
+        send(&mut rig, &mut ledger, 1, 100);
+        disk.fail_op(disk.op_count() + 1, Fault::Error(errno));
+        if errno == Errno::Io {
+            rig.engine.idle();
+        } else {
+            assert_eq!(send(&mut rig, &mut ledger, 2, 100), Fate::Refused);
+        }
+        assert!(matches!(
+            send(&mut rig, &mut ledger, 3, 100),
+            Fate::Acked(2)
+        ));
+        // The newest batch is in memory; this one is not.
+        send(&mut rig, &mut ledger, 4, 100);
+        read_all(&rig, &mut ledger);
+        survives(&disk, &ledger);
+    }
+}
+
+#[test]
+fn a_retry_in_the_same_batch_shares_its_fate() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    queue(&rig, &mut ledger, 2, 100);
+    // Over another connection, with one that is stored already, before the answer to the first.
+    rig.send(&ledger, id(1), 2).unwrap();
+    disk.fail_op(disk.op_count() + 1, Fault::Error(Errno::NoSpace));
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    assert_eq!(ledger.sent[&id(1)].fate, Fate::Acked(1));
+    assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
+    assert_eq!(send(&mut rig, &mut ledger, 3, 100), Fate::Acked(2));
+    survives(&disk, &ledger);
+}
+
+#[test]
+fn a_cursor_is_not_told_from_a_batch_that_failed() {
+    use broker_proto::{Position, Seq};
+
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    send(&mut rig, &mut ledger, 1, 100);
+    let epoch = ledger.rooms[&1].epoch.unwrap();
+    let key = (1, 0);
+    for (seq, fault) in [(1, None), (2, Some(Errno::NoSpace))] {
+        let to = Some(Position::new(epoch, Seq::new(seq)));
+        ledger.move_cursor(key, to);
+        rig.move_cursor(key, to).unwrap();
+        rig.ask_cursor(key).unwrap();
+        if let Some(errno) = fault {
+            disk.fail_op(disk.op_count() + 1, Fault::Error(errno));
+        }
+        rig.work();
+        rig.answers(&mut ledger).unwrap();
+    }
+    assert_eq!(ledger.cursors[&key].settled.unwrap().seq, Seq::new(1));
+    survives(&disk, &ledger);
+}
+
+#[test]
+fn nobody_says_not_stored_while_the_old_tail_may_come_back() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    // The batch is written, its sync fails for want of space, and so does the mark in its place.
+    disk.fail_ops_from(disk.op_count() + 2, Fault::Error(Errno::NoSpace));
+    assert_eq!(send(&mut rig, &mut ledger, 2, 100), Fate::Unknown);
+    rig.send(&ledger, id(2), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    survives(&disk, &ledger);
+    disk.clear_faults();
+    assert_eq!(send(&mut rig, &mut ledger, 3, 100), Fate::Acked(2));
+    rig.send(&ledger, id(2), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
+    survives(&disk, &ledger);
+}
+
+#[test]
+fn a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    disk.fail_op(disk.op_count() + 2, Fault::Crash);
+    send(&mut rig, &mut ledger, 2, 5000);
+    // The head of the second batch vouches for the first; the rest is torn in most of these, so that nothing has to be copied.
+    for seed in 0..20 {
+        let torn = disk.crash(&mut Rng::new(seed), CrashMode::Any(Tear::Sector));
+        let twin = torn.kill();
+        open(&twin);
+        let sync = ops(&twin, 0, |kind| *kind == OpKind::SyncDir)[0];
+        for fault in [Fault::Crash, Fault::LostSync, Fault::Error(Errno::Io)] {
+            // The next leader makes a new segment, and is gone before the directory is synced.
+            let second = torn.kill();
+            second.fail_op(sync, fault);
+            assert!(Rig::open(&second, LIMITS, &mut Rng::new(7)).is_err());
+            // The one after that finds the segment under its name.
+            let third = second.kill();
+            let mut ledger = ledger.clone();
+            let mut rig = open(&third);
+            let found = check::after_recovery(&mut rig, &mut ledger, 1 << 20);
+            found.unwrap();
+            assert!(matches!(
+                send(&mut rig, &mut ledger, 3, 100),
+                Fate::Acked(_)
+            ));
+            survives(&third, &ledger);
+        }
+    }
+}
