@@ -137,6 +137,9 @@ impl<S: Storage> Engine<S> {
             self.shared.inbox.drain(&mut self.drained);
             self.backlog.extend(self.drained.drain(..));
         }
+        if !self.backlog.is_empty() {
+            self.check_identity();
+        }
         let now = self.clock.now();
         let took = self.take_requests(now);
         self.begin_checkpoint_if_due();
@@ -275,7 +278,6 @@ impl<S: Storage> Engine<S> {
 
     /// Builds the batch, writes it, and commits or rolls back.
     fn write_batch(&mut self, now: Micros) {
-        self.check_identity();
         let bytes = self.bytes_needed();
         let begun = match self.writer.check_space(bytes) {
             Ok(()) => self.writer.begin(bytes, now.get()).map(|_| ()),
