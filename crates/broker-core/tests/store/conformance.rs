@@ -765,15 +765,15 @@ fn converse<R: ReferenceStateMachine<State = World, Transition = Op>>(cases: u32
 
 #[test]
 fn a_store_in_memory_does_what_the_model_does() {
-    converse::<ops::Memory>(60, 150);
+    converse::<ops::Memory>(100, 150);
 }
 
 #[test]
 fn a_store_on_disk_does_what_the_model_does() {
-    converse::<ops::ByHand>(120, 200);
+    converse::<ops::ByHand>(250, 200);
 }
 
 #[test]
 fn a_store_with_threads_does_what_the_model_does() {
-    converse::<ops::Threads>(40, 150);
+    converse::<ops::Threads>(60, 150);
 }
