@@ -12,7 +12,8 @@
 //! | 32 | 8 | inode of this file |
 //! | 40 | 8 | birth time of this file: nanoseconds since 1970, signed; 0 if the file system does not know it |
 //! | 48 | 8 | when the store was made: microseconds since 1970, signed |
-//! | 56 | 452 | zero |
+//! | 56 | 16 | log id: what segments carry; the first store id, and the same ever after |
+//! | 72 | 436 | zero |
 //! | 508 | 4 | CRC-32C of bytes 0 to 507 |
 //!
 //! Magic, format version, feature level and checksum keep their places in all later versions, so that an old build can refuse a new
@@ -45,6 +46,7 @@ const ID_AT: usize = 16;
 const INODE_AT: usize = 32;
 const BIRTH_AT: usize = 40;
 const CREATED_AT: usize = 48;
+const LOG_ID_AT: usize = 56;
 
 /// Name under which a new `store` is prepared.
 const TEMPORARY_NAME: &str = "store.tmp";
@@ -55,6 +57,8 @@ const TEMPORARY_NAME: &str = "store.tmp";
 pub struct StoreFile {
     /// Identity of the store.
     pub id: StoreId,
+    /// Identity of its log, which segments carry: it stays when the store gets a new identity.
+    pub log_id: StoreId,
     /// Features that the store may use.
     pub feature_level: u32,
     /// When the store was made.
@@ -115,6 +119,7 @@ impl StoreDir {
         };
         Ok(Some(StoreFile {
             id: StoreId::new(block.array(ID_AT)),
+            log_id: StoreId::new(block.array(LOG_ID_AT)),
             feature_level: u32::from_le_bytes(block.array(FEATURE_AT)),
             created: Micros::new(i64::from_le_bytes(block.array(CREATED_AT))),
             identity,
@@ -142,6 +147,7 @@ impl StoreDir {
         }
         let store = StoreFile {
             id: new.id,
+            log_id: new.id,
             feature_level: FEATURE_LEVEL,
             created: new.created,
             identity: Identity::Created,
@@ -225,6 +231,7 @@ impl StoreDir {
         block.put(INODE_AT, &origin.inode.to_le_bytes());
         block.put(BIRTH_AT, &origin.birth_nanos.to_le_bytes());
         block.put(CREATED_AT, &store.created.get().to_le_bytes());
+        block.put(LOG_ID_AT, store.log_id.as_bytes());
         block.seal_and_write(&file)?;
         file.sync_all()?;
         rustix::fs::renameat(dir, TEMPORARY_NAME, dir, STORE_NAME)?;

@@ -278,7 +278,8 @@ fn the_layout_is_the_one_in_the_table() {
         fs::metadata(&path).unwrap().ino().to_le_bytes()
     );
     assert_eq!(bytes[48..56], 5_000_000_i64.to_le_bytes());
-    assert!(bytes[56..508].iter().all(|byte| *byte == 0));
+    assert_eq!(bytes[56..72], [3; 16]);
+    assert!(bytes[72..508].iter().all(|byte| *byte == 0));
     assert_eq!(bytes[508..], crc32c::crc32c(&bytes[..508]).to_le_bytes());
 }
 

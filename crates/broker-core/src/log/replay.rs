@@ -194,6 +194,8 @@ impl Replay {
             self.rooms.set_parent(id, parent);
         }
         if let Some(slot) = self.rooms.get_mut(id) {
+            // The newest record says which epoch it is now.
+            slot.epoch = Epoch::new(record.epoch);
             // A record tells of the room as it was then, and a room only grows.
             if record.head > slot.head.get() {
                 slot.head = Seq::new(record.head);

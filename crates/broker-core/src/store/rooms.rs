@@ -97,6 +97,14 @@ impl RoomTable {
         self.parents.insert(id, parent);
     }
 
+    /// Gives a room another epoch, grown out of the one before.
+    pub(crate) fn renew(&mut self, id: RoomId, epoch: Epoch, parent: Parent) {
+        if let Some(slot) = self.get_mut(id) {
+            slot.epoch = epoch;
+            self.set_parent(id, parent);
+        }
+    }
+
     /// Every room with its number, in the order of making.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
         (1..).map(RoomId::new).zip(&self.slots)

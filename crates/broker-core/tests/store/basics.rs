@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use broker_core::log::storage::MemoryStorage;
-use broker_core::store::{EmbeddedConfig, EmbeddedStore, Engine, Notice, Store};
-use broker_proto::{ErrorCode, Seq, StartAt, StoreId};
+use broker_core::store::{EmbeddedConfig, EmbeddedStore, Engine, Notice, Store, StoreError};
+use broker_proto::{ErrorCode, Position, Seq, StartAt, StoreId};
 
 use crate::talk::{Talker, read_all};
 
@@ -176,4 +176,43 @@ fn many_segments_and_checkpoints_are_recovered() {
                 .all(|(at, (seq, bytes))| *seq == at as u64 + 1 && *bytes == big)
         );
     }
+}
+
+#[test]
+fn a_copy_gets_new_epochs_and_keeps_the_positions_up_to_the_copy() {
+    let disk = MemoryStorage::default();
+    let mut ann = Talker::new("ann", 1);
+    let (store, mut engine) = open(&disk);
+    ann.send(&*store, "lobby", &[b"one", b"two"]);
+    engine.step();
+    let epoch = ann.acks()[0].epoch;
+    drop((store, engine));
+    // Copied twice before anybody published: the epoch that clients know is still the parent.
+    for id in [2, 3] {
+        let mut config = EmbeddedConfig::new(StoreId::new([id; 16]));
+        config.log = StoreId::new([1; 16]);
+        config.renew_epochs = true;
+        drop(EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap());
+    }
+    let (store, mut engine) = open(&disk);
+    ann.send(&*store, "lobby", &[b"three"]);
+    engine.step();
+    let ack = ann.acks().remove(0);
+    assert_ne!(ack.epoch, epoch);
+    assert_eq!(ack.first_seq, Seq::new(3));
+    let at = |epoch, seq| StartAt::position(Position::new(epoch, Seq::new(seq)));
+    assert_eq!(
+        read_all(&*store, "lobby", at(epoch, 3), 1 << 20)
+            .unwrap()
+            .len(),
+        1
+    );
+    let lost = read_all(&*store, "lobby", at(epoch, 4), 1 << 20).unwrap_err();
+    assert!(matches!(lost, StoreError::LostSuffix { .. }), "{lost}");
+    assert_eq!(
+        read_all(&*store, "lobby", at(ack.epoch, 4), 1 << 20)
+            .unwrap()
+            .len(),
+        0
+    );
 }

@@ -9,8 +9,14 @@ use crate::sync::Arc;
 /// How a store on disk behaves. The defaults are durable and bounded.
 #[derive(Debug)]
 pub struct EmbeddedConfig {
-    /// Which store it is; segments of another one are refused.
+    /// Which store it is, for peers.
     pub store: StoreId,
+    /// Which log it is: segments of another one are refused. The same as `store` unless the store
+    /// was given a new identity.
+    pub log: StoreId,
+    /// Draw a new epoch for every room before anything else, because the directory is a copy.
+    /// Default false.
+    pub renew_epochs: bool,
     /// Largest payload, in bytes. Default 1 MiB.
     pub payload_bytes_max: u32,
     /// How long an idle producer is remembered, in seconds. Default 7 days.
@@ -34,6 +40,8 @@ impl EmbeddedConfig {
     pub fn new(store: StoreId) -> Self {
         Self {
             store,
+            log: store,
+            renew_epochs: false,
             payload_bytes_max: u32::try_from(limits::PAYLOAD_BYTES_DEFAULT).unwrap_or(u32::MAX),
             producer_idle_secs: producers::IDLE_SECS_DEFAULT,
             batch_bytes_max: 4 << 20,

@@ -12,12 +12,14 @@
 
 use std::time::Duration;
 
-use broker_proto::{ErrorCode, Micros, Position, RoomId, Seq, publish, record::RECORD_FIXED_BYTES};
+use broker_proto::{
+    Epoch, ErrorCode, Micros, Position, RoomId, Seq, publish, record::RECORD_FIXED_BYTES,
+};
 
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::producers::Run;
-use super::super::rooms::NO_TIME;
+use super::super::rooms::{NO_TIME, Parent};
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
@@ -595,6 +597,78 @@ impl<S: Storage> Engine<S> {
             self.shared.set_read_only(format!("the data directory is no longer the one that was opened ({error}); put it back and start the broker again"));
             self.shared.set_moved();
         }
+    }
+
+    /// Draws a new epoch for every room, because the directory is a copy: what was acknowledged
+    /// after the copy was made exists elsewhere, so a position there must not be taken for one
+    /// here. The old epoch stays valid up to the head, as the new one's parent.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old epochs are still in place.
+    pub(super) fn renew_epochs(&mut self) -> std::io::Result<()> {
+        let count = read(&self.shared.rooms).len();
+        let mut next = 1;
+        while next <= count {
+            next = self.renew_some(next, count)?;
+        }
+        Ok(())
+    }
+
+    /// Renews as many epochs as go into one batch; gives the next room.
+    fn renew_some(&mut self, first: usize, count: usize) -> std::io::Result<usize> {
+        let mut renewed = Vec::new();
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let mut next = first;
+        {
+            let rooms = read(&self.shared.rooms);
+            while next <= count && bytes < self.batch_bytes_max {
+                let id = RoomId::new(u32::try_from(next).map_err(std::io::Error::other)?);
+                next += 1;
+                let Some(slot) = rooms.get(id) else { continue };
+                // A copy that stopped here before anybody published keeps its first parent.
+                let fresh = Parent {
+                    epoch: slot.epoch,
+                    fork: slot.head,
+                };
+                let parent = rooms
+                    .parent(id)
+                    .filter(|parent| parent.fork == slot.head)
+                    .unwrap_or(fresh);
+                let epoch = Epoch::new(self.random.bits_64().max(1));
+                let mut record = room_record(&rooms, id, slot);
+                record.epoch = epoch.get();
+                record.parent_epoch = parent.epoch.get();
+                record.fork = parent.fork.get();
+                let mut encoded = Vec::new();
+                state::encode(kind::ROOM, RoomId::NONE, &record, &mut encoded);
+                bytes += encoded.len() + 4;
+                records.push(encoded);
+                renewed.push((id, epoch, parent));
+            }
+        }
+        let now = self.clock.now();
+        self.writer
+            .begin((BatchBuilder::overhead(1, 0) + bytes) as u64, now.get())?;
+        let buf = self.writer.buffer();
+        self.builder.begin(buf);
+        for record in self.pending.iter().chain(&records) {
+            put_state(&mut self.builder, buf, record);
+        }
+        let written = self
+            .writer
+            .commit(&mut self.builder, BatchKind::Records, false);
+        let written = written.map_err(|fault| match fault {
+            WriteFault::NoSpace(error)
+            | WriteFault::NoSpaceUnknown(error)
+            | WriteFault::Failed(error) => error,
+        })?;
+        self.commit(written, None);
+        let mut rooms = write(&self.shared.rooms);
+        for (id, epoch, parent) in renewed {
+            rooms.renew(id, epoch, parent);
+        }
+        Ok(next)
     }
 
     /// Nothing has come for a while: proves to the next leader that nothing is missing.

@@ -57,13 +57,13 @@ impl<S: Storage> EmbeddedStore<S> {
         mut config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
-        let found = recover(&*storage, config.store, progress)?;
+        let found = recover(&*storage, config.log, progress)?;
         let term = found.last_term + u64::from(!planted(Bug::TermNotRaised));
         let mut seed = [0; 16];
         config.random.fill(&mut seed);
         let mut markers = MarkerSource::new(seed);
         let start = Start {
-            store: config.store,
+            store: config.log,
             term,
             feature_level: FEATURE_LEVEL,
             end: found.proven,
@@ -127,7 +127,7 @@ impl<S: Storage> EmbeddedStore<S> {
             writer.end(),
             found.state.damaged,
         ));
-        let engine = Engine::new(EngineParts {
+        let mut engine = Engine::new(EngineParts {
             shared: Arc::clone(&shared),
             writer,
             sequencer,
@@ -140,6 +140,14 @@ impl<S: Storage> EmbeddedStore<S> {
             pending,
             sealed,
         });
+        if config.renew_epochs {
+            engine
+                .renew_epochs()
+                .map_err(|source| RecoveryError::Write {
+                    file: "the new epochs of the rooms".to_owned(),
+                    source,
+                })?;
+        }
         let store = Arc::new(Self {
             shared,
             store: config.store,

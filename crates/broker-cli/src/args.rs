@@ -1,0 +1,291 @@
+//! What the command line says: the shape of every command, its help, and nothing else.
+//!
+//! Values stay as they were typed; `config` gives them their meaning, so that a flag and its
+//! environment variable are judged by the same code and with the same words.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
+
+/// How the process can end, for `--help`; `exit` holds the numbers.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done (a closed pipe counts as done)
+  1  the room or position that was asked for is not there
+  2  wrong usage: an argument, a name, an address
+  3  cannot connect, or the store cannot be opened
+  4  refused: too large, no space, not allowed
+  5  timed out
+  6  protocol or server error; bench: a message was lost, doubled or reordered
+  130, 143  ended by SIGINT, SIGTERM";
+
+const EXAMPLES: &str = "\
+Examples:
+  broker send lobby 'hello'              store a message; returns when it is on disk
+  broker read lobby -f                   the last 10 messages, then new ones as they come
+  make 2>&1 | broker send build --lines  one message a line
+  broker read build --raw > build.log    and the same bytes back
+  broker demo                            see it work
+
+No daemon is needed: when nobody serves the store, the command does so itself while it runs.";
+
+/// Rooms that keep every message: send, read, follow.
+#[derive(Debug, Parser)]
+#[command(
+    name = "broker",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Connect to this broker and to nothing else: tcp://HOST:PORT or unix:/PATH
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "URL",
+        env = "BROKER_URL",
+        hide_env_values = true
+    )]
+    pub(crate) server: Option<String>,
+
+    /// The store's directory [default: $XDG_DATA_HOME/broker]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BROKER_DATA",
+        hide_env_values = true
+    )]
+    pub(crate) data: Option<OsString>,
+
+    /// Where to accept others while this command serves the store: ADDR:PORT, or none
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "BROKER_LISTEN",
+        hide_env_values = true
+    )]
+    pub(crate) listen: Option<String>,
+
+    /// Whom the messages are from [default: the login name]
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "NAME",
+        env = "BROKER_NAME",
+        hide_env_values = true
+    )]
+    pub(crate) sender: Option<String>,
+
+    /// Give up after this long without progress: 10s, 250ms, 2m [default: 10s]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        env = "BROKER_TIMEOUT",
+        hide_env_values = true
+    )]
+    pub(crate) timeout: Option<String>,
+
+    /// Say more on standard error; twice: log details (BROKER_LOG sets the log's filter exactly)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store a message in a room; returns when it is on disk
+    Send(SendArgs),
+    /// Print a room's messages, or follow it
+    Read(ReadArgs),
+    /// List the rooms
+    #[command(after_help = "\
+A room is one line of four fields with tabs between them: name, first seq that is kept, last seq,
+time of the last message. A JSON line has room, epoch, first, head and time.")]
+    Rooms(ListArgs),
+    /// Show who serves the store, where, and how it does
+    #[command(after_help = "\
+A line has the name of a value and the value. The names are those of the JSON object; more may be
+added, none change.")]
+    Status(ListArgs),
+    /// Measure, and verify that nothing is lost, doubled or reordered
+    Bench(BenchArgs),
+    /// Show it work: a follower in a second process, a few messages, where they lie
+    Demo,
+}
+
+/// `broker send`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker send lobby 'hello'
+  echo hello | broker send lobby -            all of standard input is one message
+  tail -F app.log | broker send app --lines   one message a line, as the lines come
+  broker send jobs --id build-17 'done'       can be repeated: it is stored once
+
+Lines keep everything but their newline: empty ones are messages, a carriage return stays, and a
+last line without newline counts. Input of any size needs little memory. When standard output
+closes early (send --lines --json | head), sending goes on.")]
+pub(crate) struct SendArgs {
+    /// The room; its first message makes it
+    #[arg(value_name = "ROOM")]
+    pub(crate) room: String,
+
+    /// The message; absent or -: all of standard input (write -- before a text that begins with -)
+    #[arg(value_name = "TEXT", conflicts_with = "lines")]
+    pub(crate) text: Option<OsString>,
+
+    /// Send each line of standard input as a message of its own, pipelined
+    #[arg(short, long)]
+    pub(crate) lines: bool,
+
+    /// Makes a retry safe: the same sender, room and KEY are stored once (with --lines: KEY and line number)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) id: Option<String>,
+
+    /// Print {"room","epoch","seq","level"} a line, as messages become durable
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `broker read`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker read lobby                        everything so far
+  broker read lobby -f                     the last 10, then new ones as they come
+  broker read lobby --from 42 -n 5         five messages from seq 42
+  broker read lobby --from @2h             since two hours ago
+  broker read lobby --from @2026-11-20T09:30:00Z --json | jq -r .text
+  broker read lobby --raw > copy           payloads, byte for byte, a newline after each
+
+Output on a terminal is for people. Into a pipe a message is one line of four fields with tabs
+between them: seq, time (RFC 3339, UTC), sender, text. In the text \\ is written \\\\, control and
+direction characters as \\n, \\t, \\x1b, \\u{202e}, bytes that are not UTF-8 as \\xff.
+A JSON line has room, epoch, seq, time, sender and text, or data (base64) when it is not UTF-8.
+Messages that are gone are told on standard error, and with --json as
+{\"skip\":{\"room\",\"epoch\",\"from\",\"to\",\"reason\"}}.")]
+pub(crate) struct ReadArgs {
+    /// The room
+    #[arg(value_name = "ROOM")]
+    pub(crate) room: String,
+
+    /// Where to begin: start, end, SEQ, -N (the last N), @TIME (RFC 3339, UTC unless it says
+    /// otherwise; seconds since 1970; or an age: @90s, @2h, @1d) [default: start; with -f: -10]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+
+    /// Stop after N messages
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+
+    /// Go on with new messages as they come; a room that does not exist is waited for
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Print payloads only, unchanged, a newline after each
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `broker rooms` and `broker status`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `broker bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker bench pub --pubs 64 --window 16 --size 128
+  broker bench sub --subs 100 --count 100000
+  broker --server tcp://127.0.0.1:9876 bench rtt --duration 5s --json
+
+Without --server and --data it measures a broker of its own in a directory that is removed
+afterwards (it lies beside the default store, so that the same disk is measured). On a store of
+yours it leaves rooms named bench-RUN-NUMBER behind.
+Every message carries its publisher and a counter; readers check them, and a message lost, doubled
+or out of order ends the command with exit code 6.")]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub(crate) what: BenchCommand,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Publishing: messages a second, and the time from send to durable
+    Pub(BenchOptions),
+    /// Live delivery: messages a second to all subscribers, and the time from send to receipt
+    Sub(BenchOptions),
+    /// One message at a time: from send to durable, and from send to receipt
+    Rtt(BenchOptions),
+    /// Many rooms: making them with one message each, and listing them
+    Rooms(BenchOptions),
+}
+
+/// The load.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchOptions {
+    /// Bytes of a message, at least 32 (128, 1KiB, 64KiB) [default: 128]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<String>,
+
+    /// How many rooms [default: 1; bench rooms: 10000]
+    #[arg(long, value_name = "N")]
+    pub(crate) rooms: Option<u32>,
+
+    /// How many publishers, each on a connection of its own [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) pubs: Option<u32>,
+
+    /// How many subscribers, each on a connection of its own and following every room [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) subs: Option<u32>,
+
+    /// How many messages a publisher has in flight [default: 64; bench rtt: always 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) window: Option<u32>,
+
+    /// How many messages a call sends [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) bulk: Option<u32>,
+
+    /// Stop after this many messages, all publishers together
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub(crate) count: Option<u64>,
+
+    /// Stop after this long [default: 3s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}

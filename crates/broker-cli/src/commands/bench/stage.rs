@@ -1,0 +1,171 @@
+//! Where a benchmark runs: a broker that was named, or one of its own that leaves no trace.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use broker_core::{Client, Room, StartAt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::publish::Published;
+use super::stamp::Checker;
+use super::subscribe::violated;
+use crate::config::{Chosen, Config, Listen, Target, default_data};
+use crate::connect::{Link, Stay, connect};
+use crate::exit::{Exit, Failure};
+use crate::scratch::Scratch;
+use crate::time;
+
+/// How many rooms are read back at once.
+const READERS: usize = 32;
+/// How much one request reads back.
+const PAGE_BYTES: u32 = 1 << 20;
+/// And how many messages.
+const PAGE_MESSAGES: u32 = 16_384;
+
+/// A broker to measure, kept running as long as this is.
+#[derive(Debug)]
+pub(crate) struct Host {
+    link: Link,
+    /// Removed after the broker in it has left.
+    scratch: Option<Scratch>,
+}
+
+/// The way to it, and what all its messages have in common.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    config: Config,
+    address: String,
+    /// For people.
+    pub(crate) place: String,
+    /// Which benchmark: in the names of its rooms and in its messages.
+    pub(crate) run: u64,
+    began: Instant,
+}
+
+impl Host {
+    /// Connects to the broker that the command line names, or starts one.
+    pub(crate) async fn open(config: &Config) -> Result<(Self, Stage), Failure> {
+        let mut config = config.clone();
+        let scratch = own_store(&mut config)?;
+        let link = Link::open(&config, Stay::OneShot).await?;
+        let (address, place) = match &config.target {
+            Target::Server(address) => (address.clone(), address.clone()),
+            Target::Store(dir) if scratch.is_some() => (
+                socket(dir),
+                "a broker of its own in this process, by its Unix socket".to_owned(),
+            ),
+            Target::Store(dir) => (socket(dir), format!("the store in {}", dir.display())),
+        };
+        let stage = Stage {
+            config,
+            address,
+            place,
+            run: time::now().unsigned_abs(),
+            began: Instant::now(),
+        };
+        Ok((Self { link, scratch }, stage))
+    }
+
+    /// Leaves in order and cleans up.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        let closed = self.link.close().await;
+        drop(self.scratch);
+        closed
+    }
+}
+
+/// Turns the target to a store of its own, unless this command line names one: what the environment
+/// names is somebody's, and would be filled. It lies beside, so that the same disk is measured.
+fn own_store(config: &mut Config) -> Result<Option<Scratch>, Failure> {
+    let beside: PathBuf = match (&config.target, config.chosen) {
+        (Target::Server(_), _) | (Target::Store(_), Chosen::Flag) => return Ok(None),
+        (Target::Store(dir), Chosen::Environment) => dir.clone(),
+        (Target::Store(_), Chosen::Default) => default_data()?,
+    };
+    let parent = beside
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let scratch = Scratch::new(parent, "broker-bench").map_err(|error| {
+        Failure::new(
+            Exit::Unreachable,
+            format!("cannot make a directory in {}: {error}", parent.display()),
+        )
+    })?;
+    config.target = Target::Store(scratch.path().to_owned());
+    config.listen = Listen::None;
+    Ok(Some(scratch))
+}
+
+fn socket(dir: &Path) -> String {
+    format!("unix:{}/sock", dir.display())
+}
+
+impl Stage {
+    /// A client with a connection of its own.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        connect(&self.config, &self.address).await
+    }
+
+    /// A room of this benchmark.
+    pub(crate) fn room(&self, client: &Client, number: u32) -> Result<Room, Failure> {
+        Ok(client.room(&format!("bench-{}-{number}", self.run))?)
+    }
+
+    /// Nanoseconds since it began.
+    pub(crate) fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Reads every room back, checks every message, and misses none that was acknowledged. Returns
+    /// how many messages were read.
+    pub(crate) async fn verify(&self, published: &[Published]) -> Result<u64, Failure> {
+        let mut rooms: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
+        for published in published {
+            for &(room, acked) in published.acked.iter().filter(|(_, acked)| *acked > 0) {
+                rooms
+                    .entry(room)
+                    .or_default()
+                    .push((published.publisher, acked));
+            }
+        }
+        let client = self.connect().await?;
+        let read = stream::iter(rooms)
+            .map(|(room, acked)| self.verify_room(&client, room, acked))
+            .buffer_unordered(READERS)
+            .try_fold(0, |sum, read| async move { Ok(sum + read) })
+            .await?;
+        client.shutdown().await?;
+        Ok(read)
+    }
+
+    async fn verify_room(
+        &self,
+        client: &Client,
+        number: u32,
+        acked: Vec<(u32, u64)>,
+    ) -> Result<u64, Failure> {
+        let room = self.room(client, number)?;
+        let mut checker = Checker::new(self.run);
+        let mut read = 0;
+        let mut start = StartAt::START;
+        loop {
+            let page = room.read(start, PAGE_MESSAGES, PAGE_BYTES).await?;
+            for message in &page.messages {
+                checker
+                    .check(number, message.seq.get(), &message.payload)
+                    .map_err(violated)?;
+                read += 1;
+            }
+            if page.is_last() {
+                break;
+            }
+            start = StartAt::position(page.next_position());
+        }
+        for (publisher, acked) in acked {
+            checker.finish(number, publisher, acked).map_err(violated)?;
+        }
+        Ok(read)
+    }
+}

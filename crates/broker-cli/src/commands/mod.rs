@@ -1,0 +1,25 @@
+//! What can be done, a file each.
+
+pub(crate) mod bench;
+mod demo;
+mod read;
+mod rooms;
+mod send;
+mod status;
+
+use crate::args::Command;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::signals::Stop;
+
+/// Does what was asked for.
+pub(crate) async fn run(config: &Config, command: Command, stop: Stop) -> Result<(), Failure> {
+    match command {
+        Command::Send(args) => send::run(config, args, stop).await,
+        Command::Read(args) => read::run(config, args, stop).await,
+        Command::Rooms(args) => rooms::run(config, &args, stop).await,
+        Command::Status(args) => status::run(config, &args, stop).await,
+        Command::Bench(args) => bench::run(config, args.what, stop).await,
+        Command::Demo => demo::run(config, stop).await,
+    }
+}

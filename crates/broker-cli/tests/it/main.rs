@@ -1,0 +1,12 @@
+//! The command line, through the real binary: what it prints, what it stores, how it ends.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
+mod arguments;
+mod bench_and_demo;
+mod listing;
+mod refusals;
+mod send_and_read;
+mod servers;
+mod signals;
+mod support;

@@ -1,0 +1,113 @@
+//! [`Cursor`]: a named position of a reader, kept by the broker. It moves only when asked.
+
+use broker_proto::{CursorName, Frame, GetCursor, Position, SetCursor};
+
+use super::error::Result;
+use super::handle::unexpected;
+use super::room::Room;
+
+/// A named position of a reader in a room. It holds the next message wanted, as
+/// [`Subscription::position`](super::subscription::Subscription::position) and [`Page::next_position`](super::message::Page::next_position) give it.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    room: Room,
+    name: CursorName,
+}
+
+impl Cursor {
+    pub(super) const fn new(room: Room, name: CursorName) -> Self {
+        Self { room, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &CursorName {
+        &self.name
+    }
+
+    /// Where it is; `None` when there is none of this name. Dropping the future is safe.
+    ///
+    /// # Errors
+    /// What the broker refused, or `Timeout` when nothing moves for the timeout.
+    pub async fn get(&self) -> Result<Option<Position>> {
+        let what = format!(
+            "reading cursor \"{}\" of room \"{}\"",
+            self.name,
+            self.room.name()
+        );
+        let frame = |correlation| {
+            Frame::GetCursor(GetCursor {
+                correlation,
+                room: self.room.name().clone(),
+                name: self.name.clone(),
+            })
+        };
+        self.ask(what, true, &frame).await
+    }
+
+    /// Moves it; ready when the move is on stable storage. Dropping the future may leave it moved or not.
+    ///
+    /// # Errors
+    /// What the broker refused, or `Timeout`: then set it again, setting it twice is as good as once.
+    pub async fn set(&self, to: Position) -> Result<()> {
+        self.change(to, Position::NONE, 0).await
+    }
+
+    /// Moves it if it is at `expected`, which is `None` when it must not exist yet. Dropping the future may leave it moved
+    /// or not.
+    ///
+    /// # Errors
+    /// `Refused` with `CONFLICT` when it is elsewhere; `OutcomeUnknown` when the connection was lost after the request was
+    /// sent: read the cursor to see.
+    pub async fn compare_and_set(&self, expected: Option<Position>, to: Position) -> Result<()> {
+        self.change(to, expected.unwrap_or(Position::NONE), SetCursor::COMPARE)
+            .await
+    }
+
+    /// Removes it; it need not be there. Dropping the future may leave it removed or not.
+    ///
+    /// # Errors
+    /// What the broker refused, or `Timeout`: then remove it again.
+    pub async fn delete(&self) -> Result<()> {
+        self.change(Position::NONE, Position::NONE, SetCursor::DELETE)
+            .await
+    }
+
+    async fn change(&self, position: Position, expected: Position, flags: u32) -> Result<()> {
+        let what = format!(
+            "moving cursor \"{}\" of room \"{}\"",
+            self.name,
+            self.room.name()
+        );
+        let frame = |correlation| {
+            let (room, name) = (self.room.name().clone(), self.name.clone());
+            Frame::SetCursor(SetCursor {
+                correlation,
+                room,
+                name,
+                position,
+                expected,
+                flags,
+            })
+        };
+        let repeatable = flags & SetCursor::COMPARE == 0;
+        self.ask(what, repeatable, &frame).await.map(|_| ())
+    }
+
+    async fn ask(
+        &self,
+        what: String,
+        repeatable: bool,
+        frame: &(dyn Fn(u32) -> Frame + Sync),
+    ) -> Result<Option<Position>> {
+        match self
+            .room
+            .client()
+            .ask(what.clone(), repeatable, frame)
+            .await?
+        {
+            Frame::Cursor(cursor) => Ok(cursor.position),
+            other => Err(unexpected(&what, &other)),
+        }
+    }
+}

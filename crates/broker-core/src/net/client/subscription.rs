@@ -1,0 +1,329 @@
+//! [`Subscription`]: a room's messages as a stream, history first and then what comes.
+
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use broker_proto::{Epoch, Messages, Position, RecordError, RoomName, Seq, SkipRange, StartAt};
+use futures_core::Stream;
+
+use super::error::{Error, ErrorKind, Result};
+use super::feed::{Entry, Feed};
+use super::handle::Client;
+use super::message::{Item, Message};
+use super::room::Room;
+
+/// How often the same message may arrive damaged before the subscription gives up.
+const DAMAGED_MAX: u8 = 3;
+
+/// A subscription that is about to begin: await it.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is subscribed before it is awaited"]
+pub struct Subscribing {
+    room: Room,
+    start: StartAt,
+    window: u32,
+    waits: bool,
+}
+
+impl Subscribing {
+    pub(super) fn new(room: Room, start: StartAt) -> Self {
+        let window = room.client().shared().config.window_bytes;
+        Self {
+            room,
+            start,
+            window,
+            waits: false,
+        }
+    }
+
+    /// Bytes that may be under way or unread; default as the client's, 1 MiB.
+    pub fn window_bytes(mut self, bytes: u32) -> Self {
+        self.window = bytes.max(1);
+        self
+    }
+
+    /// Whether to wait for a room that does not exist, instead of failing. Default: not.
+    pub const fn wait(mut self, waits: bool) -> Self {
+        self.waits = waits;
+        self
+    }
+
+    async fn begin(self) -> Result<Subscription> {
+        let client = self.room.client().clone();
+        let shared = client.shared();
+        let begun = shared.update(|core, _| match core.check_open(shared) {
+            Some(error) => Err(error),
+            None => core.subscribe(self.room.name(), self.start, self.waits, self.window),
+        });
+        // From here on dropping it unsubscribes, also while the broker has not answered.
+        let mut subscription = Subscription {
+            feed: begun?,
+            client: client.clone(),
+            current: None,
+            epoch: Epoch::NONE,
+            next: Seq::NONE,
+            head: Seq::NONE,
+            damaged: (Seq::NONE, 0),
+            ended: false,
+        };
+        let opened = poll_fn(|cx| subscription.feed.poll_opened(cx)).await?;
+        subscription.epoch = opened.epoch;
+        subscription.next = opened.next;
+        subscription.head = opened.head;
+        Ok(subscription)
+    }
+}
+
+impl IntoFuture for Subscribing {
+    type Output = Result<Subscription>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<Subscription>> + Send>>;
+
+    /// Begins the subscription; ready when the broker has begun it. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// `Absent` when the room does not exist and was not to be waited for, `Gap` for a position in lost history, `Timeout`.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.begin())
+    }
+}
+
+/// The messages of a room, in order, without gaps or doubles, over lost connections.
+///
+/// A [`Stream`] with an inherent [`next`](Self::next). While it is not read the connection goes on: messages are queued up to
+/// the window, then the broker waits. Dropping it unsubscribes. After its last item, and after an error that
+/// [ends](Self::has_ended) it, it gives `None`.
+///
+/// Sending and asking over the same client while reading is fine: nothing of a connection waits for a reader.
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+    feed: Arc<Feed>,
+    /// The frame that is being taken apart.
+    current: Option<Current>,
+    epoch: Epoch,
+    /// The next message that has to come.
+    next: Seq,
+    head: Seq,
+    /// The message that arrived damaged last, and how often.
+    damaged: (Seq, u8),
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    messages: Messages,
+    bytes: u64,
+    /// The place after its last message.
+    next: Seq,
+}
+
+impl Subscription {
+    /// The room.
+    #[must_use]
+    pub fn room(&self) -> &RoomName {
+        &self.feed.room
+    }
+
+    /// The position to subscribe from to go on after the last item that was taken out. Its epoch is `NONE` while the room
+    /// is waited for.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position::new(self.epoch, self.next)
+    }
+
+    /// The newest message that was stored when the subscription began; what is later is live.
+    #[must_use]
+    pub const fn head_at_start(&self) -> Seq {
+        self.head
+    }
+
+    /// Whether no more will come.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next item; `None` at the end, which is when the client was shut down. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// `Damaged` when a message did not match its checksum on its way: it is fetched again and comes next. `Gap` when
+    /// history was lost, `Absent` when the room is gone, and what else the broker refused: these end the subscription.
+    pub async fn next(&mut self) -> Option<Result<Item>> {
+        poll_fn(|cx| self.poll_item(cx)).await
+    }
+
+    /// The next message, passing over what is not one; otherwise as [`next`](Self::next).
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn next_message(&mut self) -> Option<Result<Message>> {
+        loop {
+            match self.next().await? {
+                Ok(Item::Message(message)) => return Some(Ok(message)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item>>> {
+        loop {
+            if let Some(item) = self.take_current() {
+                return Poll::Ready(Some(item));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let item = match ready!(self.feed.poll_entry(cx)) {
+                None => {
+                    self.ended = true;
+                    None
+                }
+                Some(Entry::Records { body, count, next }) => {
+                    let bytes = body.len() as u64;
+                    self.current = Some(Current {
+                        messages: Messages::new(body, count),
+                        bytes,
+                        next,
+                    });
+                    None
+                }
+                Some(Entry::Skip(range)) => Some(self.take_skip(range)),
+                Some(Entry::Epoch { epoch, next }) => self.take_epoch(epoch, next).map(Ok),
+                Some(Entry::Failed(error)) => Some(self.end(error)),
+            };
+            if let Some(item) = item {
+                return Poll::Ready(Some(item));
+            }
+        }
+    }
+
+    /// The next message of the current frame; `None` when there is none left.
+    fn take_current(&mut self) -> Option<Result<Item>> {
+        let current = self.current.as_mut()?;
+        match current.messages.next() {
+            Some(Ok(stored)) if stored.seq == self.next => {
+                // Seqs end only with the u64; a broker that gets there has other troubles.
+                self.next = stored.seq.next().unwrap_or(stored.seq);
+                Some(Ok(Item::Message(Message::new(
+                    self.feed.room.clone(),
+                    self.epoch,
+                    stored,
+                ))))
+            }
+            Some(Ok(stored)) => {
+                let text = format!("message {} came instead of {}", stored.seq, self.next);
+                Some(self.break_off(&text))
+            }
+            Some(Err(error)) => Some(self.take_damage(error)),
+            None if current.next != self.next => {
+                let text = format!("message {} is missing", self.next);
+                Some(self.break_off(&text))
+            }
+            None => {
+                let bytes = current.bytes;
+                self.current = None;
+                self.consumed(bytes);
+                None
+            }
+        }
+    }
+
+    fn consumed(&self, bytes: u64) {
+        if self.feed.consumed(bytes) {
+            self.client
+                .shared()
+                .update(|core, _| core.credit(&self.feed));
+        }
+    }
+
+    fn take_skip(&mut self, range: SkipRange) -> Result<Item> {
+        if range.from != self.next {
+            return self.break_off(&format!(
+                "messages {} to {} are skipped instead of {}",
+                range.from, range.to, self.next
+            ));
+        }
+        self.next = range.to.next().unwrap_or(range.to);
+        Ok(Item::Skip(range))
+    }
+
+    fn take_epoch(&mut self, epoch: Epoch, next: Seq) -> Option<Item> {
+        let previous = self.epoch;
+        self.epoch = epoch;
+        if previous.is_none() {
+            self.next = next;
+        }
+        if previous.is_none() || previous == epoch {
+            return None;
+        }
+        Some(Item::Reset {
+            previous,
+            epoch,
+            next,
+        })
+    }
+
+    /// Bytes do not match their checksum: the connection cannot be trusted, and its successor goes on with this message.
+    fn take_damage(&mut self, error: RecordError) -> Result<Item> {
+        let (seq, times) = self.damaged;
+        self.damaged = (
+            self.next,
+            if seq == self.next {
+                times.saturating_add(1)
+            } else {
+                1
+            },
+        );
+        let text = format!(
+            "message {} of room \"{}\" arrived damaged",
+            self.next, self.feed.room
+        );
+        if self.damaged.1 >= DAMAGED_MAX {
+            let text = format!("{text} {DAMAGED_MAX} times, so the subscription ends");
+            return self.end(Error::new(ErrorKind::Damaged, text).with_source(error));
+        }
+        let error = Error::new(ErrorKind::Damaged, format!("{text}, it is fetched again"))
+            .with_source(error)
+            .retryable();
+        self.current = None;
+        self.client.shared().update(|core, _| {
+            self.feed.rewind(Position::new(self.epoch, self.next));
+            core.hang_up(error.clone());
+        });
+        Err(error)
+    }
+
+    /// The broker left something out, or sends it twice.
+    fn break_off(&mut self, what: &str) -> Result<Item> {
+        let text = format!(
+            "the broker breaks the order of room \"{}\": {what}",
+            self.feed.room
+        );
+        self.end(Error::protocol(text))
+    }
+
+    fn end(&mut self, error: Error) -> Result<Item> {
+        self.ended = true;
+        self.current = None;
+        Err(error)
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<Item>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Item>>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.client
+            .shared()
+            .update(|core, _| core.unsubscribe(self.feed.id));
+    }
+}

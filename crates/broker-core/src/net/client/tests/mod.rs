@@ -1,0 +1,11 @@
+//! Conversations between a client and a scripted peer.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod connecting;
+mod peer;
+mod random;
+mod requests;
+mod sending;
+mod served;
+mod subscribing;
+mod window;

@@ -1,0 +1,9 @@
+//! The daemon as a process: started, refused, stopped, killed, and talked to by strangers.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
+mod kill;
+mod refusals;
+mod start;
+mod strangers;
+mod support;
