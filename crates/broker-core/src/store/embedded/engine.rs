@@ -700,14 +700,10 @@ impl<S: Storage> Engine<S> {
                 renewed.push((id, epoch, parent));
             }
         }
+        let pending = self.pending.iter().map(|record| record.len() + 4);
+        let bytes = BatchBuilder::overhead(1, 0) + bytes + pending.sum::<usize>();
         let now = self.clock.now();
-        bytes += self
-            .pending
-            .iter()
-            .map(|record| record.len() + 4)
-            .sum::<usize>();
-        self.writer
-            .begin((BatchBuilder::overhead(1, 0) + bytes) as u64, now.get())?;
+        self.writer.begin(bytes as u64, now.get())?;
         let buf = self.writer.buffer();
         self.builder.begin(buf);
         for record in self.pending.iter().chain(&records) {
