@@ -1,7 +1,7 @@
 //! [`Figures`]: what a server tells of itself, as one JSON object.
 //!
 //! Keys are added, never removed or given another meaning: scripts read them (`docs/protocol.md`,
-//! "Status"). A figure that is not known while the store is being opened is left out.
+//! frame 0x15). A figure that is not known while the store is being opened is left out.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! [`Liveness`]: when a peer is asked whether it is there, and when it is given up.
 //!
 //! Three rules, and no other, close a connection that has done nothing wrong (`docs/protocol.md`,
-//! "Pings"): a ping stays unanswered, no byte of a waiting ack is taken, or the hello does not
+//! section 1): a ping stays unanswered, no byte of a waiting ack is taken, or the hello does not
 //! come. Being slow is none of them. All times are durations since the server began, from a clock
 //! that never steps.
 

@@ -313,7 +313,7 @@ impl<S: Store> Session<S> {
                 self.fail(
                     now,
                     Fault {
-                        code: ErrorCode::TIMED_OUT,
+                        code: ErrorCode::SLOW_PEER,
                         kind: Kind::Ping.get(),
                         detail,
                     },

@@ -16,7 +16,7 @@ fn silence_is_pinged_and_an_answer_keeps_the_connection() {
     ann.wait(secs(59)).hear_nothing();
     ann.say(Pong { nonce: ping.nonce }).hear_nothing();
     let _: Ping = ann.wait(secs(15)).hear_one();
-    ann.wait(secs(60)).hear_the_end(ErrorCode::TIMED_OUT);
+    ann.wait(secs(60)).hear_the_end(ErrorCode::SLOW_PEER);
 }
 
 #[test]
