@@ -5,7 +5,7 @@
 //!        |          Shared { Core }                  one lock, held for moments
 //!  driver: connect, greet, link, again               one task on the runtime of the application
 //! ```
-//! The handles append to the window of sends (`sends`) or ask ([`requests`]); the link writes what is there, once per
+//! The handles append to the window of sends (`sends`) or ask (`requests`); the link writes what is there, once per
 //! turn, and hands out what comes back. Everything that must survive a connection lives in the core: unanswered sends with
 //! their numbers, unanswered requests, where each subscription stands (`feed`).
 //!
