@@ -705,10 +705,11 @@ impl<S: Storage> Engine<S> {
         let bytes = BatchBuilder::overhead(1, 0) + bytes + pending.sum::<usize>();
         let now = self.clock.now();
         self.writer.begin(bytes as u64, now.get())?;
+        let at = self.writer.end();
         let buf = self.writer.buffer();
         self.builder.begin(buf);
-        for record in self.pending.iter().chain(&records) {
-            put_state(&mut self.builder, buf, record);
+        for record in self.pending.iter_mut().chain(&mut records) {
+            put_state(&mut self.builder, buf, record, at);
         }
         let written = self
             .writer
