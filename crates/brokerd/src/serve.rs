@@ -25,12 +25,27 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
         node = Node::join(node_config(config)) => node.map_err(|error| failure(&error))?,
     };
     announce(config, &node);
-    signals.next().await;
+    let moved = tokio::select! {
+        biased;
+        _ = signals.next() => false,
+        () = node.moved() => true,
+    };
     tokio::select! {
         biased;
-        left = node.shutdown() => left.map_err(|error| failure(&error)),
+        left = node.shutdown() => left.map_err(|error| failure(&error))?,
         second = signals.next() => process::exit(second.number().into()),
     }
+    if moved {
+        return Err(Failure::new(Exit::Disk, moved_words(&config.data)));
+    }
+    Ok(())
+}
+
+fn moved_words(data: &Path) -> String {
+    format!(
+        "{} is no longer the directory that was opened: it was moved, replaced or removed; nothing was written since that was noticed. Put it back, or start again with the directory's new place",
+        data.display()
+    )
 }
 
 fn node_config(config: &Config) -> broker_core::Config {

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use broker_proto::{ErrorCode, Micros, StoreId, Term};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::client::{BoxStream, Connect, Connector, Error, ErrorKind, Opening, Result};
 use super::config::{Config, DEFAULT_ADDRESS, Listen, Role};
@@ -42,6 +42,8 @@ pub(super) struct Leader {
     parts: Option<Parts>,
     address: Option<SocketAddr>,
     patience: Duration,
+    /// Becomes true when the directory is found moved.
+    moved: watch::Receiver<bool>,
 }
 
 /// What must end in this order: the store, then the lock. Dropping it blocks until the store is
@@ -113,6 +115,10 @@ impl Leader {
         holder.term = info.term;
         holder.store = info.store;
         publish(&lock, &holder, &dir)?;
+        let (tell, moved) = watch::channel(false);
+        store.when_moved(move || {
+            tell.send_replace(true);
+        });
         server.serve(Arc::clone(&store));
         tracing::info!(store = %info.store, term = %info.term, dir = %dir.path().display(), address = %holder.tcp, "leading");
         let parts = Some(Parts {
@@ -125,7 +131,16 @@ impl Leader {
             parts,
             address,
             patience: config.timeout,
+            moved,
         })
+    }
+
+    /// Waits until the directory is found to have been moved or replaced; perhaps for ever.
+    pub(super) async fn moved(&self) {
+        if self.moved.clone().wait_for(|moved| *moved).await.is_err() {
+            // The store has ended without it.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Where it listens for TCP connections.

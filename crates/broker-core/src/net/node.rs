@@ -135,6 +135,16 @@ impl Node {
         }
     }
 
+    /// Waits until the data directory is found to have been moved, replaced or removed under a
+    /// leader: it writes nothing from then on, and should be shut down. Waits for ever otherwise.
+    /// Dropping the future loses nothing.
+    pub async fn moved(&self) {
+        match &self.standing {
+            Standing::Leading(leader) => leader.moved().await,
+            Standing::Connected => std::future::pending().await,
+        }
+    }
+
     /// What a person should know of this process as a leader, such as a port that it could not have.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

@@ -4,209 +4,41 @@
 //! `PROPTEST_CASES` sets how many conversations are tried with each store, `BROKER_SEED` which
 //! ones; a failure prints the shortest conversation that shows it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
-use broker_core::clock::{ManualClock, Random, SeededRandom, SystemRandom};
-use broker_core::log::storage::MemoryStorage;
+use broker_core::clock::{ManualClock, Random, SystemRandom};
 use broker_core::store::{
-    AckRun, Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, MemoryStore, Notice,
-    ProducerKey, ReadRange, ReadReply, RoomInfo, SessionId, SetCursor, Store, StoreError,
+    AckRun, Hint, Notice, ReadRange, ReadReply, RoomInfo, SessionId, SetCursor, Store, StoreError,
 };
-use broker_proto::record::{encode_message_head, encoded_len, next_record};
-use broker_proto::{
-    Epoch, ErrorCode, Level, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq,
-    StartAt, StoreId, publish,
-};
-use bytes::{Bytes, BytesMut};
+use broker_proto::record::{encoded_len, next_record};
+use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, Seq, StartAt};
+use bytes::Bytes;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use crate::model::{Ask, At, CursorAnswer, Fate, Message, Model, Move};
-use crate::ops::{self, Ending, From, HintOf, Kind, Op, PRODUCERS, READERS, ReadAsk, Told, World};
-
-/// Names of rooms: not in the order of their making, longer than one byte, also the broker's own.
-const ROOM_NAMES: [&str; ops::ROOMS] = ["lobby", "@ann", "grüße", "lobby-2"];
-/// A sender may have several producers, and two senders may use the same number.
-const PRODUCER_KEYS: [(&str, u8); PRODUCERS] = [("ann", 1), ("ann", 2), ("bob", 1), ("zoë", 9)];
-
-fn room_name(room: usize) -> RoomName {
-    RoomName::parse_reserved(ROOM_NAMES[room]).unwrap()
-}
-
-fn sender(who: usize) -> SenderName {
-    SenderName::parse(PRODUCER_KEYS[who].0).unwrap()
-}
-
-fn key(who: usize) -> ProducerKey {
-    ProducerKey {
-        sender: sender(who),
-        producer: ProducerId::new([PRODUCER_KEYS[who].1; 16]),
-    }
-}
-
-fn cursor_name(name: u8) -> String {
-    ["seen", "done"][usize::from(name)].to_owned()
-}
-
-fn message_head(who: usize) -> Vec<u8> {
-    let mut head = Vec::new();
-    encode_message_head(&mut head, &sender(who), 0, &[]);
-    head
-}
-
-fn append(ask: &Ask) -> Append {
-    let mut entries = BytesMut::new();
-    for n in 0..ask.load.count {
-        let payload = ask.load.payload(n);
-        let crc = crc32c::crc32c(&payload);
-        publish::encode_entry(&mut entries, &payload, &ask.load.extensions(n), crc);
-    }
-    Append {
-        session: SessionId(ask.session),
-        key: key(ask.who),
-        claimed: ask.claimed,
-        room: room_name(ask.room),
-        first_number: ask.first,
-        count: ask.load.count,
-        head: message_head(ask.who).into(),
-        entries: entries.freeze(),
-        expected_head: ask.expected.map(Seq::new),
-    }
-}
+use crate::model::{Ask, At, CursorAnswer, Fate, Load, Message, Model, Move};
+use crate::ops::{
+    self, Ending, EpochOf, From, HintOf, Kind, Op, PRODUCERS, READERS, ReadAsk, Told, World,
+};
+use crate::subject::{
+    Inbox, ROOM_NAMES, Subject, append, cursor_name, key, message_head, room_name, sender,
+};
 
 fn position(at: At) -> Position {
     Position::new(Epoch::new(at.epoch), Seq::new(at.seq))
-}
-
-/// A store under test, and what keeps it going.
-struct Subject {
-    kind: Kind,
-    disk: MemoryStorage,
-    /// In an `Option` so that the old one is gone before the new one is opened.
-    store: Option<Arc<dyn Store>>,
-    embedded: Option<Arc<EmbeddedStore<MemoryStorage>>>,
-    engine: Option<Engine<MemoryStorage>>,
-    opened: u64,
-}
-
-impl Subject {
-    fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            disk: MemoryStorage::new(),
-            store: None,
-            embedded: None,
-            engine: None,
-            opened: 0,
-        }
-    }
-
-    fn open(&mut self, world: &World, clock: &ManualClock) {
-        let tuning = world.tuning;
-        let random = Box::new(SeededRandom::new(tuning.seed.wrapping_add(self.opened)));
-        self.opened += 1;
-        if self.kind == Kind::Memory {
-            self.store = Some(MemoryStore::new(1 << 20, Arc::new(clock.clone()), random));
-            return;
-        }
-        let mut config = EmbeddedConfig::new(StoreId::new([7; 16]));
-        config.clock = Arc::new(clock.clone());
-        config.random = random;
-        config.batch_bytes_max = tuning.batch_bytes_max;
-        config.checkpoint_bytes_min = tuning.checkpoint_bytes_min;
-        // That a full queue is refused is tested elsewhere.
-        config.queue_bytes_max = 1 << 30;
-        let disk = Arc::new(self.disk.clone());
-        let store = if self.kind == Kind::ByHand {
-            let (store, engine) = EmbeddedStore::open_manual(disk, config, &mut |_, _| {}).unwrap();
-            self.engine = Some(engine);
-            store
-        } else {
-            EmbeddedStore::open(disk, config, &mut |_, _| {}).unwrap()
-        };
-        self.store = Some(Arc::clone(&store) as Arc<dyn Store>);
-        self.embedded = Some(store);
-    }
-
-    fn store(&self) -> &dyn Store {
-        &**self.store.as_ref().unwrap()
-    }
-
-    fn flush(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            while engine.step() {}
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            engine.close();
-        } else if let Some(store) = &self.embedded {
-            store.close();
-        }
-    }
-
-    fn forget(&mut self) {
-        self.engine = None;
-        self.embedded = None;
-        self.store = None;
-    }
-}
-
-/// Wakes the thread that waits for a mailbox.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// A mailbox, and what it has said that was not looked at yet.
-#[derive(Default)]
-struct Box_ {
-    mailbox: Arc<Mailbox>,
-    notices: VecDeque<Notice>,
-}
-
-impl Box_ {
-    fn drain(&mut self) {
-        let mut notices = Vec::new();
-        self.mailbox.drain(&mut notices);
-        self.notices.extend(notices);
-    }
-
-    /// The first notice that is wanted; waits for it where the store has threads.
-    fn take(&mut self, waits: bool, wanted: impl Fn(&Notice) -> bool) -> Notice {
-        loop {
-            self.drain();
-            if let Some(at) = self.notices.iter().position(&wanted) {
-                return self.notices.remove(at).unwrap();
-            }
-            assert!(waits, "a notice is missing, there are {:?}", self.notices);
-            let waker = Waker::from(Arc::new(Unpark(thread::current())));
-            while self
-                .mailbox
-                .poll_ready(&mut Context::from_waker(&waker))
-                .is_pending()
-            {
-                thread::park();
-            }
-        }
-    }
 }
 
 /// A store in conversation.
 pub(crate) struct Bench {
     subject: Subject,
     clock: ManualClock,
-    producers: Vec<Box_>,
-    readers: Vec<Box_>,
+    producers: Vec<Inbox>,
+    readers: Vec<Inbox>,
     epochs: HashMap<usize, Epoch>,
+    /// The epochs before those, and up to where they count.
+    parents: HashMap<usize, (Epoch, u64)>,
     ids: HashMap<usize, RoomId>,
     hints: Vec<Hint>,
     /// The lowest term that the store may have.
@@ -217,14 +49,15 @@ impl Bench {
     fn new(world: &World) -> Self {
         let clock = ManualClock::new(Micros::new(world.now));
         let mut subject = Subject::new(world.kind);
-        subject.open(world, &clock);
-        let boxes = |count| std::iter::repeat_with(Box_::default).take(count).collect();
+        subject.open(world, &clock, false);
+        let boxes = |count| std::iter::repeat_with(Inbox::default).take(count).collect();
         Self {
             subject,
             clock,
             producers: boxes(PRODUCERS),
             readers: boxes(READERS),
             epochs: HashMap::new(),
+            parents: HashMap::new(),
             ids: HashMap::new(),
             hints: vec![Hint::default()],
             term: 1,
@@ -304,7 +137,7 @@ impl Bench {
                 let mailbox = &self.readers[*mailbox].mailbox;
                 self.store().set_cursor(set_cursor(set), tag, mailbox);
             }
-            Op::Restart(ending) => {
+            Op::Restart { ending, copied } => {
                 if *ending == Ending::Close {
                     self.subject.close();
                     self.settle(world);
@@ -314,10 +147,13 @@ impl Bench {
                 let info = self.store().info();
                 self.term = info.term.get() + u64::from(info.batches > 0);
                 self.subject.forget();
-                self.subject.open(world, &self.clock);
+                self.subject.open(world, &self.clock, *copied);
+                if *copied {
+                    self.expect_new_epochs(world);
+                }
             }
         }
-        if matches!(op, Op::Restart(_)) {
+        if matches!(op, Op::Restart { .. }) {
             self.read_everything(world);
         } else {
             self.settle(world);
@@ -419,6 +255,30 @@ impl Bench {
         );
     }
 
+    /// In a copy every room has another epoch, and knows the one before; if nobody published since
+    /// the last copy was made, that is still the one that clients know.
+    fn expect_new_epochs(&mut self, world: &World) {
+        let before = std::mem::take(&mut self.epochs);
+        for (room, _) in world.model.rooms() {
+            let head = world.model.head(room);
+            let parent = self.parents.entry(room).or_insert((before[&room], head));
+            if parent.1 != head {
+                *parent = (before[&room], head);
+            }
+            let parent = parent.0;
+            let range = ReadRange {
+                room: room_name(room),
+                from: StartAt::END,
+                count_max: 1,
+                bytes_max: 1,
+                hint: Hint::default(),
+            };
+            let epoch = self.ask_read(range, world.tag).unwrap().epoch;
+            assert!(epoch != before[&room] && epoch != parent);
+            self.expect_epoch(room, epoch);
+        }
+    }
+
     fn expect_cursor(&mut self, tag: u64, mailbox: usize, answer: &CursorAnswer) {
         let waits = self.waits();
         let notice = self.readers[mailbox].take(
@@ -445,7 +305,7 @@ impl Bench {
             claimed: false,
             room: 0,
             first: 1,
-            load: crate::model::Load {
+            load: Load {
                 count: 2,
                 bytes: 0,
                 salt: 0,
@@ -516,11 +376,29 @@ impl Bench {
         result
     }
 
+    fn start_at(&self, ask: &ReadAsk) -> StartAt {
+        match ask.from {
+            From::Start => StartAt::START,
+            From::End => StartAt::END,
+            From::Seq(seq) => StartAt::seq(Seq::new(seq)),
+            From::Last(count) => StartAt::last(count),
+            From::Time(time) => StartAt::time(Micros::new(time)),
+            From::Position { epoch, seq } => {
+                let known = match epoch {
+                    EpochOf::Room => self.epochs.get(&ask.room).copied(),
+                    EpochOf::Parent => self.parents.get(&ask.room).map(|parent| parent.0),
+                    EpochOf::Nobody => None,
+                };
+                let epoch = known.unwrap_or(Epoch::new(77));
+                StartAt::position(Position::new(epoch, Seq::new(seq)))
+            }
+        }
+    }
+
     fn read(&mut self, world: &World, ask: &ReadAsk) {
-        let epoch = self.epochs.get(&ask.room).copied().unwrap_or_default();
         let range = ReadRange {
             room: room_name(ask.room),
-            from: start_at(ask.from, epoch),
+            from: self.start_at(ask),
             count_max: ask.count_max,
             bytes_max: ask.bytes_max,
             hint: match ask.hint {
@@ -610,6 +488,9 @@ impl Bench {
 
     fn check_info(&self, world: &World) {
         let info = self.store().info();
+        if world.kind != Kind::Memory {
+            assert_eq!(info.store, self.subject.id);
+        }
         assert!(info.term.get() >= self.term, "the term was not raised");
         assert_eq!((info.damaged, info.read_only), (0, None));
         assert_eq!(
@@ -639,24 +520,6 @@ fn set_cursor(set: &Move) -> SetCursor {
     }
 }
 
-fn start_at(from: From, epoch: Epoch) -> StartAt {
-    match from {
-        From::Start => StartAt::START,
-        From::End => StartAt::END,
-        From::Seq(seq) => StartAt::seq(Seq::new(seq)),
-        From::Last(count) => StartAt::last(count),
-        From::Time(time) => StartAt::time(Micros::new(time)),
-        From::Position { own_epoch, seq } => {
-            let epoch = if own_epoch {
-                epoch
-            } else {
-                Epoch::new(epoch.get() ^ 1)
-            };
-            StartAt::position(Position::new(epoch, Seq::new(seq)))
-        }
-    }
-}
-
 /// The seq at which a read must begin, or why it must be refused.
 fn expected_begin(model: &Model, ask: &ReadAsk) -> Result<u64, ErrorCode> {
     let Some(messages) = model.room(ask.room) else {
@@ -668,8 +531,16 @@ fn expected_begin(model: &Model, ask: &ReadAsk) -> Result<u64, ErrorCode> {
         From::End => Ok(end),
         From::Last(count) => Ok(end.saturating_sub(count).max(1)),
         From::Seq(seq) if seq > end => Err(ErrorCode::BAD_POSITION),
-        From::Position { own_epoch, seq } if !own_epoch || seq > end => Err(ErrorCode::LOST_SUFFIX),
-        From::Seq(seq) | From::Position { seq, .. } => Ok(seq.max(1)),
+        From::Position { epoch, seq } => {
+            let known = match epoch {
+                EpochOf::Room => Some(end),
+                EpochOf::Parent => model.fork(ask.room).map(|fork| fork + 1),
+                EpochOf::Nobody => None,
+            };
+            let is_known = known.is_some_and(|known| seq <= known);
+            is_known.then_some(seq.max(1)).ok_or(ErrorCode::LOST_SUFFIX)
+        }
+        From::Seq(seq) => Ok(seq.max(1)),
         From::Time(time) => {
             let at = messages.iter().position(|message| message.time >= time);
             Ok(at.map_or(end, |at| u64::try_from(at).unwrap() + 1))
@@ -765,15 +636,15 @@ fn converse<R: ReferenceStateMachine<State = World, Transition = Op>>(cases: u32
 
 #[test]
 fn a_store_in_memory_does_what_the_model_does() {
-    converse::<ops::Memory>(60, 150);
+    converse::<ops::Memory>(100, 150);
 }
 
 #[test]
 fn a_store_on_disk_does_what_the_model_does() {
-    converse::<ops::ByHand>(120, 200);
+    converse::<ops::ByHand>(250, 200);
 }
 
 #[test]
 fn a_store_with_threads_does_what_the_model_does() {
-    converse::<ops::Threads>(40, 150);
+    converse::<ops::Threads>(60, 150);
 }

@@ -11,4 +11,5 @@ mod golden;
 mod model;
 mod ops;
 mod regressions;
+mod subject;
 mod talk;

@@ -134,6 +134,8 @@ pub(crate) struct Model {
     forgotten: BTreeSet<usize>,
     cursors: BTreeMap<(usize, u8), At>,
     watches: Vec<Watch>,
+    /// Up to where the epoch before still counts, where there is one.
+    forks: BTreeMap<usize, u64>,
 }
 
 impl Model {
@@ -162,6 +164,20 @@ impl Model {
         self.producers
             .get(&who)
             .map_or(0, |producer| producer.owner)
+    }
+
+    pub(crate) fn fork(&self, room: usize) -> Option<u64> {
+        self.forks.get(&room).copied()
+    }
+
+    /// The directory was copied: every room has a new epoch, grown out of the one before.
+    pub(crate) fn copy(&mut self) {
+        self.flush_forgotten();
+        self.forks = self
+            .rooms
+            .keys()
+            .map(|room| (*room, self.head(*room)))
+            .collect();
     }
 
     /// What becomes of every number of an append, in order.

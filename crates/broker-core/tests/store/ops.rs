@@ -49,11 +49,16 @@ pub(crate) enum From {
     Seq(u64),
     Last(u64),
     Time(i64),
-    /// In the room's epoch, or in another one.
-    Position {
-        own_epoch: bool,
-        seq: u64,
-    },
+    Position { epoch: EpochOf, seq: u64 },
+}
+
+/// Whose epoch a position names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EpochOf {
+    Room,
+    /// That of the room before the directory was copied.
+    Parent,
+    Nobody,
 }
 
 /// Which hint a read brings.
@@ -133,7 +138,11 @@ pub(crate) enum Op {
         set: Move,
         mailbox: usize,
     },
-    Restart(Ending),
+    Restart {
+        ending: Ending,
+        /// In a copy of the directory.
+        copied: bool,
+    },
 }
 
 /// What a mailbox must be told.
@@ -273,13 +282,16 @@ impl World {
                 mailbox,
             } => self.watching = self.model.watch(*room, *after, self.tag, *mailbox),
             Op::Unwatch { room, tag, mailbox } => self.model.unwatch(*room, *tag, *mailbox),
-            Op::Restart(ending) => {
+            Op::Restart { ending, copied } => {
                 if *ending == Ending::Close {
                     self.flush();
                     self.model.flush_forgotten();
                 }
                 self.queue.clear();
                 self.model.restart();
+                if *copied {
+                    self.model.copy();
+                }
             }
             Op::KeepHouse | Op::Idle | Op::Read(_) | Op::Rooms { .. } => {}
         }
@@ -375,6 +387,11 @@ fn from(world: &World, room: usize) -> BoxedStrategy<From> {
             .prop_map(|(time, off)| time + off)
             .boxed()
     };
+    let epoch_of = prop_oneof![
+        4 => Just(EpochOf::Room),
+        2 => Just(EpochOf::Parent),
+        1 => Just(EpochOf::Nobody),
+    ];
     prop_oneof![
         2 => Just(From::Start),
         1 => Just(From::End),
@@ -382,8 +399,8 @@ fn from(world: &World, room: usize) -> BoxedStrategy<From> {
         2 => prop_oneof![0..head + 3, Just(u64::MAX)].prop_map(From::Last),
         3 => time.prop_map(From::Time),
         1 => any::<i64>().prop_map(From::Time),
-        3 => (prop::bool::weighted(0.8), 0..head + 3)
-            .prop_map(|(own_epoch, seq)| From::Position { own_epoch, seq }),
+        3 => (epoch_of, 0..head + 3)
+            .prop_map(|(epoch, seq)| From::Position { epoch, seq }),
     ]
     .boxed()
 }
@@ -475,6 +492,8 @@ fn passing(kind: Kind) -> BoxedStrategy<Op> {
         // Also to before 1970.
         1 => (-2_000_000_i64..5_000_000).prop_map(Op::SetClock),
     ];
+    let restart =
+        |ending| prop::bool::weighted(0.2).prop_map(move |copied| Op::Restart { ending, copied });
     match kind {
         Kind::Memory => time.boxed(),
         Kind::ByHand => prop_oneof![
@@ -482,13 +501,13 @@ fn passing(kind: Kind) -> BoxedStrategy<Op> {
             12 => Just(Op::Step),
             1 => Just(Op::KeepHouse),
             1 => Just(Op::Idle),
-            1 => Just(Op::Restart(Ending::Close)),
-            1 => Just(Op::Restart(Ending::Kill)),
+            1 => restart(Ending::Close),
+            1 => restart(Ending::Kill),
         ]
         .boxed(),
         Kind::Threads => prop_oneof![
             4 => time,
-            1 => Just(Op::Restart(Ending::Close)),
+            1 => restart(Ending::Close),
         ]
         .boxed(),
     }
@@ -545,7 +564,7 @@ macro_rules! references {
             }
 
             fn preconditions(world: &World, op: &Op) -> bool {
-                !matches!(op, Op::Restart(_)) || world.kind.restarts()
+                !matches!(op, Op::Restart { .. }) || world.kind.restarts()
             }
 
             fn apply(mut world: World, op: &Op) -> World {

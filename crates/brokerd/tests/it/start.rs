@@ -5,6 +5,9 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
+use broker_core::ErrorKind;
+use broker_proto::ErrorCode;
+
 use crate::support::{Daemon, Place, block_on, refused};
 
 #[test]
@@ -165,4 +168,25 @@ fn the_log_level_is_a_setting() {
     let mut command = place.command(&[]);
     command.env("BROKER_LOG", "a=b=c");
     assert_eq!(refused(command).0, Some(78));
+}
+
+#[test]
+fn a_directory_that_is_moved_away_ends_it_with_74() {
+    let place = Place::new();
+    let daemon = place.start();
+    fs::rename(place.store(), place.path().join("elsewhere")).unwrap();
+    block_on(async {
+        let room = daemon.client().await.room("lobby").unwrap();
+        // It looks once a second while there is traffic.
+        let error = loop {
+            if let Err(error) = room.send("hi").await {
+                break error;
+            }
+        };
+        let refused = matches!(error.kind(), ErrorKind::Refused(ErrorCode::READ_ONLY));
+        assert!(refused, "{error}");
+    });
+    let (status, words) = daemon.end();
+    assert_eq!(status.code(), Some(74), "{words}");
+    assert!(words.contains("moved"), "{words}");
 }

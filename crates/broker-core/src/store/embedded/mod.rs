@@ -197,6 +197,12 @@ impl<S: Storage> EmbeddedStore<S> {
         self.shared.has_moved()
     }
 
+    /// Has `tell` called, on the writer's thread, when the directory is found to have been moved or
+    /// replaced; at once if it was already. Nothing is written any more then.
+    pub fn when_moved(&self, tell: impl FnOnce() + Send + 'static) {
+        self.shared.when_moved(Box::new(tell));
+    }
+
     fn refuse_closed(append: &Append, to: &Arc<Mailbox>) {
         to.post(Notice::Refused {
             producer: append.key.producer,

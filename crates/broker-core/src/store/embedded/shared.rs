@@ -31,11 +31,21 @@ pub(super) struct Shared<S: Storage> {
     read_only: Mutex<Option<String>>,
     is_read_only: AtomicBool,
     moved: AtomicBool,
+    /// Whom to tell when the directory is found moved.
+    when_moved: Mutex<Option<Call>>,
     closed: AtomicBool,
     pub(super) batches: AtomicU64,
     pub(super) messages: AtomicU64,
     /// Places that recovery found damaged.
     pub(super) damaged_at_start: u64,
+}
+
+struct Call(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 /// A read that memory could not answer.
@@ -73,6 +83,7 @@ impl<S: Storage> Shared<S> {
             read_only: Mutex::new(None),
             is_read_only: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            when_moved: Mutex::new(None),
             closed: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -148,8 +159,23 @@ impl<S: Storage> Shared<S> {
         self.is_read_only.store(true, Ordering::Release);
     }
 
+    /// Notes that the directory is no longer the one that was opened, and tells whoever asked.
     pub(super) fn set_moved(&self) {
         self.moved.store(true, Ordering::Release);
+        if let Some(Call(tell)) = lock(&self.when_moved).take() {
+            tell();
+        }
+    }
+
+    /// Has `tell` called when the directory is found moved; at once if it was already.
+    pub(super) fn when_moved(&self, tell: Box<dyn FnOnce() + Send>) {
+        let mut place = lock(&self.when_moved);
+        if self.moved.load(Ordering::Acquire) {
+            drop(place);
+            tell();
+        } else {
+            *place = Some(Call(tell));
+        }
     }
 
     pub(super) fn has_moved(&self) -> bool {
