@@ -174,7 +174,7 @@ fn the_log_level_is_a_setting() {
 fn a_directory_that_is_moved_away_ends_it_with_74() {
     let place = Place::new();
     let daemon = place.start();
-    std::fs::rename(place.store(), place.path().join("elsewhere")).unwrap();
+    fs::rename(place.store(), place.path().join("elsewhere")).unwrap();
     block_on(async {
         let room = daemon.client().await.room("lobby").unwrap();
         // It looks once a second while there is traffic.

@@ -8,6 +8,27 @@ use super::room::Room;
 
 /// A named position of a reader in a room. It holds the next message wanted, as
 /// [`Subscription::position`](super::subscription::Subscription::position) and [`Page::next_position`](super::message::Page::next_position) give it.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # use broker_core::StartAt;
+/// # let broker = broker_core::Broker::open(dir.path()).await?;
+/// # let room = broker.client().room("lobby")?;
+/// room.send_all(["one", "two"]).await?.await?;
+/// let cursor = room.cursor("indexer")?;
+/// let page = room.read(StartAt::START, 1, 1 << 20).await?;
+/// cursor.set(page.next_position()).await?; // "one" is dealt with
+///
+/// let at = cursor.get().await?.expect("it was set");
+/// let rest = room.read(StartAt::position(at), 10, 1 << 20).await?;
+/// assert_eq!(rest.messages[0].payload, "two");
+/// # broker.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cursor {
     room: Room,

@@ -27,6 +27,26 @@ use super::state::State;
 /// When the last handle (clone, [`Room`], [`Subscription`](super::subscription::Subscription), cursor) is dropped, what was
 /// queued is still sent and waited for in the background, then the connection is closed. Who wants to know how that went
 /// calls [`shutdown`](Self::shutdown).
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use broker_core::{Broker, StartAt};
+///
+/// let broker = Broker::open(dir.path()).await?;
+/// let client = broker.client();
+/// let room = client.room("lobby")?;
+/// let ack = room.send("hello").await?; // on stable storage now
+///
+/// let mut messages = room.subscribe(StartAt::START).await?;
+/// let message = messages.next_message().await.expect("the client is open")?;
+/// assert_eq!((message.seq, &message.payload[..]), (ack.seq, &b"hello"[..]));
+/// # broker.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -62,6 +82,24 @@ impl Client {
     ///
     /// # Errors
     /// As [`ClientConfig::connect`].
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// use broker_core::{Client, Config, Node};
+    ///
+    /// // Here a node in the same process; usually a daemon or another program.
+    /// let node = Node::join(Config::new(dir.path()).listen("127.0.0.1:0".parse::<std::net::SocketAddr>()?)).await?;
+    /// let address = node.address().expect("it listens");
+    /// let client = Client::connect(&format!("tcp://{address}")).await?;
+    /// assert_eq!(client.room("lobby")?.send("hello").await?.seq.get(), 1);
+    /// client.shutdown().await?;
+    /// # node.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(address: &str) -> Result<Self> {
         ClientConfig::new().connect(address).await
     }

@@ -5,9 +5,9 @@
 //!        |          Shared { Core }                  one lock, held for moments
 //!  driver: connect, greet, link, again               one task on the runtime of the application
 //! ```
-//! The handles append to the window of sends ([`sends`]) or ask ([`requests`]); the link writes what is there, once per
+//! The handles append to the window of sends (`sends`) or ask (`requests`); the link writes what is there, once per
 //! turn, and hands out what comes back. Everything that must survive a connection lives in the core: unanswered sends with
-//! their numbers, unanswered requests, where each subscription stands ([`feed`]).
+//! their numbers, unanswered requests, where each subscription stands (`feed`).
 //!
 //! **Invariants:** a message is answered exactly once, by a stored place, a refusal, or an error that says what is known;
 //! own messages keep their order over reconnects; nothing of the connection waits for the application, and no queue grows

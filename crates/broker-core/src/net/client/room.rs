@@ -67,6 +67,21 @@ impl Room {
     /// # Errors
     /// `TooLarge`, `Closed`, or `Timeout` when there was no space in the window and nothing moved for the timeout. The
     /// message was not sent then.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let broker = broker_core::Broker::open(dir.path()).await?;
+    /// # let room = broker.client().room("lobby")?;
+    /// let first = room.queue("one").await?; // on its way
+    /// let second = room.queue("two").await?;
+    /// assert!(first.await?.seq < second.await?.seq); // both stored
+    /// # broker.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn queue(&self, payload: impl Into<Bytes>) -> Result<Ticket> {
         self.queue_as(Key::Own, payload.into()).await
     }
@@ -79,6 +94,21 @@ impl Room {
     ///
     /// # Errors
     /// As [`send`](Self::send), and `Usage` when `number` is zero.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let broker = broker_core::Broker::open(dir.path()).await?;
+    /// # let room = broker.client().room("lobby")?;
+    /// let once = room.send_with_id("build-71", 1, "done").await?;
+    /// let again = room.send_with_id("build-71", 1, "done").await?;
+    /// assert_eq!(once, again); // stored once
+    /// # broker.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send_with_id(
         &self,
         key: &str,
@@ -131,6 +161,21 @@ impl Room {
     ///
     /// # Errors
     /// As [`queue`](Self::queue), when not even the first message could be queued.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let broker = broker_core::Broker::open(dir.path()).await?;
+    /// # let room = broker.client().room("lobby")?;
+    /// let ticket = room.send_all((0..10_000).map(|number| format!("line {number}"))).await?;
+    /// let stored = ticket.await?;
+    /// assert_eq!(stored.count, 10_000);
+    /// # broker.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send_all<I>(&self, payloads: I) -> Result<BulkTicket>
     where
         I: IntoIterator,
@@ -168,6 +213,31 @@ impl Room {
     /// # Errors
     /// `Absent` for a room that does not exist, `Gap` for a position in lost history, `Damaged` when a message does not
     /// match its checksum, `Timeout` when nothing moves for the timeout.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # use broker_core::StartAt;
+    /// # let broker = broker_core::Broker::open(dir.path()).await?;
+    /// # let room = broker.client().room("lobby")?;
+    /// room.send_all(["one", "two", "three"]).await?.await?;
+    /// let mut start = StartAt::START;
+    /// let mut texts = Vec::new();
+    /// loop {
+    ///     let page = room.read(start, 2, 1 << 20).await?;
+    ///     texts.extend(page.messages.iter().map(|message| message.payload.clone()));
+    ///     if page.is_last() {
+    ///         break;
+    ///     }
+    ///     start = StartAt::position(page.next_position());
+    /// }
+    /// assert_eq!(texts, ["one", "two", "three"]);
+    /// # broker.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn read(&self, start: StartAt, count_max: u32, bytes_max: u32) -> Result<Page> {
         let what = format!("reading room \"{}\"", self.name);
         let frame = |correlation| {

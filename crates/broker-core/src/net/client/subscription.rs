@@ -96,6 +96,31 @@ impl IntoFuture for Subscribing {
 /// [ends](Self::has_ended) it, it gives `None`.
 ///
 /// Sending and asking over the same client while reading is fine: nothing of a connection waits for a reader.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # use broker_core::{Item, StartAt};
+/// # let broker = broker_core::Broker::open(dir.path()).await?;
+/// # let room = broker.client().room("lobby")?;
+/// room.send_all(["one", "two"]).await?.await?;
+/// let mut messages = room.subscribe(StartAt::last(1)).await?;
+/// match messages.next().await.expect("the client is open")? {
+///     Item::Message(message) => assert_eq!(message.payload, "two"),
+///     other => println!("no message: {other:?}"),
+/// }
+/// // A reader that stores this goes on exactly here, after a restart too.
+/// let seen = messages.position();
+/// room.send("three").await?;
+/// let mut later = room.subscribe(StartAt::position(seen)).await?;
+/// let next = later.next_message().await.expect("the client is open")?;
+/// assert_eq!(next.payload, "three");
+/// # broker.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,

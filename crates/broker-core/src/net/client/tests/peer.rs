@@ -203,6 +203,14 @@ impl Peer {
             .expect("the client has closed the connection")
     }
 
+    /// The next frame, also when it is a ping.
+    pub(super) async fn recv_all(&mut self) -> Frame {
+        self.pongs = false;
+        let frame = self.recv().await;
+        self.pongs = true;
+        frame
+    }
+
     /// The next frame that `pick` takes; others wait.
     pub(super) async fn find<T>(&mut self, mut pick: impl FnMut(Frame) -> Result<T, Frame>) -> T {
         for _ in 0..self.aside.len() {

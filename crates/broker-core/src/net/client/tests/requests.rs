@@ -206,10 +206,7 @@ async fn a_dropped_request_is_not_asked_again() {
     drop(peer);
     let mut peer = listener.welcome().await;
     let (_, ()) = tokio::join!(client.ping(), async {
-        let Frame::Ping(ping) = ({
-            peer.pongs = false;
-            peer.recv().await
-        }) else {
+        let Frame::Ping(ping) = peer.recv_all().await else {
             panic!("not the ping alone")
         };
         peer.send(broker_proto::Pong { nonce: ping.nonce }).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_proto::{ErrorCode, Level, Micros, Seq};
+use broker_proto::{ErrorCode, Frame, Level, Micros, Pong, Seq};
 use bytes::Bytes;
 
 use super::peer::{EPOCH, ack_frame, config, connected, connected_with, texts, welcome};
@@ -84,25 +84,37 @@ async fn consecutive_messages_to_a_room_share_a_frame() {
     assert_eq!(seqs, (1..=600).chain([1, 2, 601]).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn all_ready_senders_append_before_the_task_writes() {
     let (client, mut peer, _listener) = connected().await;
     let room = client.room("ops").unwrap();
-    // Once idle, so that the connection task sleeps when the senders begin.
-    tokio::task::yield_now().await;
-    let senders: Vec<_> = (0..64)
-        .map(|number: u32| {
+    // An answered request: after it the connection task sleeps.
+    let ((), pinged) = tokio::join!(
+        async {
+            let Frame::Ping(ping) = peer.recv_all().await else {
+                panic!("not a ping")
+            };
+            peer.send(Pong { nonce: ping.nonce }).await;
+        },
+        client.ping()
+    );
+    pinged.unwrap();
+    // Spawned by a task of the only worker, as in an application: that worker runs the connection task next after the
+    // sender that has woken it, with the other senders still in its queue.
+    let spawning = tokio::spawn(async move {
+        let senders = (0..64).map(|number: u32| {
             let room = room.clone();
             tokio::spawn(async move { room.send(number.to_string()).await })
-        })
-        .collect();
+        });
+        senders.collect::<Vec<_>>()
+    });
     let publish = peer.publish().await;
     assert_eq!(
         publish.count, 64,
         "the task wrote before all senders had appended"
     );
     peer.ack_all(&publish, 1).await;
-    for sender in senders {
+    for sender in spawning.await.unwrap() {
         sender.await.unwrap().unwrap();
     }
 }

@@ -316,14 +316,18 @@ async fn a_resumed_window_leaves_room_for_what_is_unread() {
     let (client, mut peer, mut listener) =
         connected_with(config().window_bytes(1000), welcome()).await;
     let (mut subscription, sub) = subscribed(&client, &mut peer, 1).await;
-    let deliver = deliver_frame(sub, 1, 15);
+    // A part is read, but not enough to be admitted again; the new connection begins with it.
+    peer.deliver(sub, 1, 5).await;
+    take(&mut subscription, 5).await;
+    assert!(subscription.next().now_or_never().is_none());
+    let deliver = deliver_frame(sub, 6, 15);
     let bytes = u32::try_from(deliver.body.len()).unwrap();
     peer.send(deliver).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop(peer);
     let (mut peer, subscribe) = resumed(&mut listener).await;
     assert_eq!(subscribe.window, 1000 - bytes);
-    peer.subscribed(subscribe.sub, EPOCH, 16, 15).await;
+    peer.subscribed(subscribe.sub, EPOCH, 21, 20).await;
     // Read to its end, the frame is admitted again: the window is whole.
     take(&mut subscription, 15).await;
     assert!(subscription.next().now_or_never().is_none());

@@ -148,6 +148,26 @@ async fn the_turn_is_handed_on_when_its_owner_goes_away_after_being_woken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_answer_that_makes_room_for_several_lets_them_all_in() {
+    let (client, mut peer, _listener) = connected_with(config(), small(4)).await;
+    let room = client.room("ops").unwrap();
+    let held = room.send_all(["a", "b", "c", "d"]).await.unwrap();
+    let waiting: Vec<_> = (0..3)
+        .map(|number: u32| {
+            let room = room.clone();
+            tokio::spawn(async move { room.queue(number.to_string()).await })
+        })
+        .collect();
+    peer.publishes(4).await;
+    peer.ack("ops", 1, 4, 1).await;
+    peer.publishes(3).await;
+    for sender in waiting {
+        drop(sender.await.unwrap().unwrap());
+    }
+    held.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_ticket_does_not_unsend() {
     let (client, mut peer, _listener) = connected().await;
     let room = client.room("ops").unwrap();
