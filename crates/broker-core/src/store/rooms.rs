@@ -155,7 +155,7 @@ impl RoomTable {
                 epoch: Epoch::new(u64::MAX - number),
                 first: Seq::FIRST,
                 head: Seq::NONE,
-                last_time: Micros::new(0),
+                last_time: NO_TIME,
                 last_at: 0,
             });
         }

@@ -38,6 +38,8 @@ impl Kind {
 pub(crate) struct Tuning {
     pub(crate) batch_bytes_max: usize,
     pub(crate) checkpoint_bytes_min: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) tail_bytes_max: usize,
     pub(crate) seed: u64,
 }
 
@@ -517,17 +519,23 @@ fn world(kind: Kind) -> BoxedStrategy<World> {
     let tuning = (
         prop_oneof![Just(1_usize), 100_usize..5000, Just(4 << 20)],
         prop_oneof![Just(4_u64 << 10), (4_u64 << 10)..(1 << 20), Just(64 << 20)],
+        prop_oneof![Just(8_u64 << 10), (8_u64 << 10)..(256 << 10), Just(1 << 20)],
+        prop_oneof![Just(0_usize), 0_usize..(64 << 10), Just(8 << 20)],
         any::<u64>(),
     );
     tuning
-        .prop_map(move |(batch_bytes_max, checkpoint_bytes_min, seed)| {
-            let tuning = Tuning {
-                batch_bytes_max,
-                checkpoint_bytes_min,
-                seed,
-            };
-            World::new(kind, tuning)
-        })
+        .prop_map(
+            move |(batch_bytes_max, checkpoint_bytes_min, segment_bytes, tail_bytes_max, seed)| {
+                let tuning = Tuning {
+                    batch_bytes_max,
+                    checkpoint_bytes_min,
+                    segment_bytes,
+                    tail_bytes_max,
+                    seed,
+                };
+                World::new(kind, tuning)
+            },
+        )
         .boxed()
 }
 

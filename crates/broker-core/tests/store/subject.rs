@@ -115,6 +115,9 @@ impl Subject {
         config.random = random;
         config.batch_bytes_max = tuning.batch_bytes_max;
         config.checkpoint_bytes_min = tuning.checkpoint_bytes_min;
+        config.segment_bytes_min = tuning.segment_bytes;
+        config.segment_bytes_max = tuning.segment_bytes * 4;
+        config.tail_bytes_max = tuning.tail_bytes_max;
         // That a full queue is refused is tested elsewhere.
         config.queue_bytes_max = 1 << 30;
         let disk = Arc::new(self.disk.clone());
