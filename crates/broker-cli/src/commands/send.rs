@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use broker_core::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
 use broker_proto::limits::PAYLOAD_BYTES_MAX;
-use broker_proto::{Epoch, Level, Position};
+use broker_proto::{Epoch, Level, Position, RoomName};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use crate::args::SendArgs;
 use crate::config::Config;
-use crate::connect::{Link, Stay, unless_stopped};
+use crate::connect::{Link, Stay, room_name, unless_stopped};
 use crate::escape;
 use crate::exit::{Exit, Failure};
 use crate::lines::{LineSplitter, chunks};
@@ -29,15 +29,16 @@ use crate::signals::Stop;
 
 /// Runs the command.
 pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Result<(), Failure> {
+    let room = room_name(&args.room)?;
     if args.lines {
-        return lines(config, &args, stop).await;
+        return lines(config, &args, room, stop).await;
     }
     let payload = match &args.text {
         Some(text) if text != "-" => Bytes::copy_from_slice(text.as_bytes()),
         _ => unless_stopped(&mut stop, whole_input()).await?,
     };
     let link = unless_stopped(&mut stop, Link::open(config, Stay::OneShot)).await?;
-    let sent = unless_stopped(&mut stop, one(&link, &args, payload)).await;
+    let sent = unless_stopped(&mut stop, one(&link, &args, room, payload)).await;
     let closed = link.close().await;
     let ack = sent?;
     if args.json {
@@ -56,8 +57,8 @@ pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Resu
     closed
 }
 
-async fn one(link: &Link, args: &SendArgs, payload: Bytes) -> Result<Ack, Failure> {
-    let room = link.client().room(&args.room)?;
+async fn one(link: &Link, args: &SendArgs, room: RoomName, payload: Bytes) -> Result<Ack, Failure> {
+    let room = link.client().room_named(room);
     match &args.id {
         Some(key) => Ok(room.send_with_id(key, 1, payload).await?),
         None => Ok(room.send(payload).await?),
@@ -94,10 +95,16 @@ fn unreadable(error: &io::Error) -> Failure {
 }
 
 /// One message a line.
-async fn lines(config: &Config, args: &SendArgs, mut stop: Stop) -> Result<(), Failure> {
+async fn lines(
+    config: &Config,
+    args: &SendArgs,
+    room: RoomName,
+    mut stop: Stop,
+) -> Result<(), Failure> {
     let link = unless_stopped(&mut stop, Link::open(config, Stay::Lasting)).await?;
-    let mut acks = Acks::new(&args.room, args.json);
-    let result = pipeline(&link, args, stop, &mut acks).await;
+    let mut acks = Acks::new(&room, args.json);
+    let room = link.client().room_named(room);
+    let result = pipeline(&room, args.id.as_deref(), stop, &mut acks).await;
     let flushed = acks.flush();
     let closed = link.close().await;
     if config.verbose > 0 {
@@ -108,17 +115,16 @@ async fn lines(config: &Config, args: &SendArgs, mut stop: Stop) -> Result<(), F
 
 /// Both halves side by side, until the input ends or one of them fails.
 async fn pipeline(
-    link: &Link,
-    args: &SendArgs,
+    room: &Room,
+    id: Option<&str>,
     stop: Stop,
     acks: &mut Acks,
 ) -> Result<(), Failure> {
-    let room = link.client().room(&args.room)?;
     let (queued, tickets) = mpsc::channel(TICKETS_WAITING);
     let (tell_enough, enough) = watch::channel(false);
     let input = Input {
-        room: &room,
-        id: args.id.as_deref(),
+        room,
+        id,
         stop,
         enough,
     };
