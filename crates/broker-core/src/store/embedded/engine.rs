@@ -19,7 +19,7 @@ use broker_proto::{
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::producers::{Known, Producer, Run};
-use super::super::rooms::{NO_TIME, Parent};
+use super::super::rooms::{NO_TIME, Parent, RoomTable};
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
 use super::super::{AckRun, Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
@@ -351,13 +351,7 @@ impl<S: Storage> Engine<S> {
                 last_time: NO_TIME,
                 last_at: 0,
             };
-            record.clear();
-            state::encode(
-                kind::ROOM,
-                RoomId::NONE,
-                &room_record(&rooms, id, &slot),
-                &mut record,
-            );
+            encode_room(&rooms, id, &slot, &mut record);
             put_state(&mut self.builder, buf, &mut record, at);
         }
         for (n, admitted) in self.admitted.iter().enumerate() {
@@ -373,13 +367,7 @@ impl<S: Storage> Engine<S> {
                 if let Some(slot) = rooms.get(*room)
                     && (slot.last_at < mentioned_from.get() || slot.head.is_none())
                 {
-                    record.clear();
-                    state::encode(
-                        kind::ROOM,
-                        RoomId::NONE,
-                        &room_record(&rooms, *room, slot),
-                        &mut record,
-                    );
+                    encode_room(&rooms, *room, slot, &mut record);
                     put_state(&mut self.builder, buf, &mut record, at);
                 }
             }
@@ -811,6 +799,12 @@ fn drop_record(key: &ProducerKey) -> Vec<u8> {
     };
     state::encode(kind::PRODUCER_DROP, RoomId::NONE, &dropped, &mut record);
     record
+}
+
+fn encode_room(rooms: &RoomTable, id: RoomId, slot: &RoomSlot, record: &mut Vec<u8>) {
+    record.clear();
+    let room = room_record(rooms, id, slot);
+    state::encode(kind::ROOM, RoomId::NONE, &room, record);
 }
 
 fn put_state(
