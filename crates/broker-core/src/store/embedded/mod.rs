@@ -98,17 +98,7 @@ impl<S: Storage> EmbeddedStore<S> {
                 config.clock.now().get(),
             )?);
         }
-        let mut pending = Vec::new();
-        if let Some(upto) = found.state.doubt {
-            let mut record = Vec::new();
-            state::encode(
-                state::kind::DOUBT,
-                RoomId::NONE,
-                &state::DoubtRecord { upto: upto.get() },
-                &mut record,
-            );
-            pending.push(record);
-        }
+        let pending = found.state.doubt.map(doubt_record).into_iter().collect();
         let mut sequencer = Sequencer::new(config.producer_idle_secs);
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
@@ -247,6 +237,14 @@ fn resume_in_place(found: &Recovered) -> Option<(crate::log::segment::SegmentHea
     let (header, _) = found.segments.last()?;
     let trusted = found.clean || planted(Bug::TrustTail);
     trusted.then(|| (header.clone(), found.last_file_bytes))
+}
+
+/// Tells later leaders of the doubt, so that they send the same rooms on.
+fn doubt_record(upto: LogPosition) -> Vec<u8> {
+    let mut record = Vec::new();
+    let doubt = state::DoubtRecord { upto: upto.get() };
+    state::encode(state::kind::DOUBT, RoomId::NONE, &doubt, &mut record);
+    record
 }
 
 /// Copies the unproven tail into a new segment, and keeps what was torn for a look.
