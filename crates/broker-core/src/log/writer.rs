@@ -51,6 +51,13 @@ pub(crate) enum WriteFault {
     Failed(io::Error),
 }
 
+/// Why a segment could not be installed.
+struct InstallFault {
+    error: io::Error,
+    /// The file may have the segment's name all the same, and then it cuts off the segment before.
+    named: bool,
+}
+
 /// A segment that was begun by the last write.
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
@@ -492,7 +499,8 @@ impl<S: Storage> LogWriter<S> {
         let batch_start = self.buf.len();
         self.buf.extend_from_slice(batch);
         pad(&mut self.buf);
-        self.install(header.clone(), spare)?;
+        let installed = self.install(header.clone(), spare);
+        installed.map_err(|fault| fault.error)?;
         let records = self.copy_messages(&head, batch_start);
         self.advance(head, 0);
         Ok(Written {
@@ -513,7 +521,7 @@ impl<S: Storage> LogWriter<S> {
         start: usize,
     ) -> Result<Written, WriteFault> {
         pad(&mut self.buf);
-        let Err(error) = self.install(header.clone(), spare) else {
+        let Err(InstallFault { error, named }) = self.install(header.clone(), spare) else {
             let records = self.copy_messages(&head, start);
             self.advance(head, 0);
             return Ok(Written {
@@ -525,8 +533,8 @@ impl<S: Storage> LogWriter<S> {
                 records,
             });
         };
-        if is_no_space(&error) {
-            // The old segment is untouched and the new file was never given a name that counts.
+        if is_no_space(&error) && !named {
+            // The old segment is untouched and nobody will ever look at the new file.
             self.restore_carry();
             return Err(WriteFault::NoSpace(error));
         }
@@ -549,8 +557,16 @@ impl<S: Storage> LogWriter<S> {
     }
 
     /// Writes the buffer into a spare and gives it its name: only then does the segment exist.
-    fn install(&mut self, header: SegmentHeader, spare: Spare<S::File>) -> io::Result<()> {
-        let result = write_and_sync(&spare.file, 0, self.buf.as_slice()).and_then(|()| {
+    fn install(
+        &mut self,
+        header: SegmentHeader,
+        spare: Spare<S::File>,
+    ) -> Result<(), InstallFault> {
+        // Whatever happens, the name is not used a second time.
+        self.last_segment = header.name.id;
+        let written = write_and_sync(&spare.file, 0, self.buf.as_slice());
+        let named = written.is_ok();
+        let result = written.and_then(|()| {
             self.storage.rename(&spare.name, &header.name.file())?;
             if planted(Bug::NoDirectorySync) {
                 return Ok(());
@@ -559,11 +575,8 @@ impl<S: Storage> LogWriter<S> {
         });
         if let Err(error) = result {
             self.discard(&spare);
-            // If the rename took place after all, the name must not be used a second time.
-            self.last_segment = header.name.id;
-            return Err(error);
+            return Err(InstallFault { error, named });
         }
-        self.last_segment = header.name.id;
         self.active = Some(Active {
             header,
             file: spare.file,
@@ -628,7 +641,8 @@ impl<S: Storage> LogWriter<S> {
         };
         let mark = builder.finish(&mut self.buf, BatchKind::IdleMark, &stamp);
         pad(&mut self.buf);
-        self.install(header.clone(), spare)?;
+        let installed = self.install(header.clone(), spare);
+        installed.map_err(|fault| fault.error)?;
         self.advance(mark, 0);
         Ok(header)
     }

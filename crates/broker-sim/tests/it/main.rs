@@ -5,6 +5,7 @@
 )]
 
 mod crash_matrix;
+mod regressions;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {

@@ -1,0 +1,109 @@
+//! Mistakes that were made once, each as the shortest story that shows it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use broker_core::store::Store;
+use broker_sim::disk::OpKind;
+use broker_sim::oracle::{Fate, Ledger, MessageId, check};
+use broker_sim::rig::{Limits, Rig};
+use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk};
+use bytes::Bytes;
+
+const LIMITS: Limits = Limits {
+    segment_bytes_min: 16 << 10,
+    segment_bytes_max: 16 << 10,
+    checkpoint_bytes_min: 1 << 30,
+    batch_bytes_max: 1 << 20,
+};
+
+fn open(disk: &SimDisk) -> Rig {
+    Rig::open(disk, LIMITS, &mut Rng::new(disk.op_count())).unwrap()
+}
+
+fn id(number: u64) -> MessageId {
+    MessageId {
+        producer: 1,
+        number,
+    }
+}
+
+/// Queues one message.
+fn queue(rig: &Rig, ledger: &mut Ledger, number: u64, bytes: usize) {
+    ledger.send(id(number), 1, Bytes::from(vec![b'x'; bytes]));
+    rig.send(ledger, id(number), 1).unwrap();
+}
+
+/// Sends one message and hears what became of it.
+fn send(rig: &mut Rig, ledger: &mut Ledger, number: u64, bytes: usize) -> Fate {
+    queue(rig, ledger, number, bytes);
+    rig.work();
+    rig.answers(ledger).unwrap();
+    ledger.sent[&id(number)].fate
+}
+
+fn read_all(rig: &Rig, ledger: &mut Ledger) {
+    let shown = rig.read(ledger, 1, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.skips, []);
+    assert_eq!(rig.store.info().damaged, 0);
+}
+
+/// A power cut in every way, and a new leader that finds everything.
+fn survives(disk: &SimDisk, ledger: &Ledger) {
+    for mode in CrashMode::ALL {
+        for seed in 0..20 {
+            let mut ledger = ledger.clone();
+            let after = disk.crash(&mut Rng::new(seed), mode);
+            let mut rig = open(&after);
+            let checked = check::after_recovery(&mut rig, &mut ledger, 1 << 20);
+            checked.unwrap_or_else(|why| panic!("{mode:?} seed {seed}: {why}\n{}", disk.history()));
+        }
+    }
+}
+
+/// The numbers of the ops of one kind since the `from`-th.
+fn ops(disk: &SimDisk, from: u64, is: impl Fn(&OpKind) -> bool) -> Vec<u64> {
+    disk.ops()
+        .iter()
+        .filter(|op| op.number > from && is(&op.kind))
+        .map(|op| op.number)
+        .collect()
+}
+
+/// Numbers the next op that a message of this size causes and that is of one kind, without doing it here.
+fn next_op(disk: &SimDisk, bytes: usize, is: impl Fn(&OpKind) -> bool) -> u64 {
+    // The same messages on another disk lead to the same ops.
+    let twin = SimDisk::new(1);
+    let mut rig = open(&twin);
+    let mut ledger = Ledger::default();
+    let mut number = 0;
+    while twin.op_count() < disk.op_count() {
+        number += 1;
+        send(&mut rig, &mut ledger, number, bytes);
+    }
+    assert_eq!(twin.op_count(), disk.op_count());
+    send(&mut rig, &mut ledger, number + 1, bytes);
+    ops(&twin, disk.op_count(), is)[0]
+}
+
+#[test]
+fn a_segment_that_got_its_name_but_no_sync_of_the_directory_cuts_nothing_off() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 9000), Fate::Acked(1));
+    // The second does not fit behind the first, so a segment begins; the directory is full.
+    let at = next_op(&disk, 9000, |kind| *kind == OpKind::SyncDir);
+    disk.fail_op(at, Fault::Error(Errno::NoSpace));
+    send(&mut rig, &mut ledger, 2, 9000);
+    for number in 3..6 {
+        assert!(matches!(
+            send(&mut rig, &mut ledger, number, 100),
+            Fate::Acked(_)
+        ));
+        read_all(&rig, &mut ledger);
+    }
+    survives(&disk, &ledger);
+}
