@@ -6,8 +6,8 @@ use std::time::Duration;
 use broker_core::clock::ManualClock;
 use broker_core::log::RecoveryError;
 use broker_core::store::{
-    Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, Notice, ReadRange, SessionId,
-    SetCursor, Store, StoreError,
+    Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, Notice, ReadRange, ReadReply,
+    SessionId, SetCursor, Store, StoreError,
 };
 use broker_proto::record::{encode_message_head, next_record};
 use broker_proto::{Epoch, Micros, Position, Seq, SkipReason, StartAt, StoreId, publish};
@@ -28,6 +28,8 @@ pub struct Limits {
     pub checkpoint_bytes_min: u64,
     /// See [`EmbeddedConfig::batch_bytes_max`].
     pub batch_bytes_max: usize,
+    /// See [`EmbeddedConfig::tail_bytes_max`]. With 0, readers ask the disk for all but the newest batch.
+    pub tail_bytes_max: usize,
 }
 
 impl Limits {
@@ -42,6 +44,7 @@ impl Limits {
             checkpoint_bytes_min: pick(rng, &[4 << 10, 16 << 10, 64 << 10, 1 << 30]),
             batch_bytes_max: usize::try_from(pick(rng, &[1 << 10, 16 << 10, 4 << 20]))
                 .unwrap_or(1 << 20),
+            tail_bytes_max: usize::from(rng.coin()) << 23,
         }
     }
 }
@@ -94,6 +97,7 @@ impl Rig {
         config.segment_bytes_max = limits.segment_bytes_max;
         config.checkpoint_bytes_min = limits.checkpoint_bytes_min;
         config.batch_bytes_max = limits.batch_bytes_max;
+        config.tail_bytes_max = limits.tail_bytes_max;
         config.clock = Arc::new(clock.clone());
         config.random = Box::new(rng.fork());
         let (store, engine) =
@@ -230,22 +234,8 @@ impl Rig {
         let mut from = from;
         let mut hint = Hint::default();
         loop {
-            let range = ReadRange {
-                room: room_name(room)?,
-                from: StartAt::seq(Seq::new(from)),
-                count_max: u32::MAX,
-                bytes_max,
-                hint,
-            };
-            let reply = match self.store.read(range, 0, &self.mailbox) {
-                None => return Err("a store driven by hand kept a reader waiting".to_owned()),
-                Some(Err(StoreError::NoSuchRoom { .. })) => return Ok(None),
-                Some(Err(error)) => {
-                    return Err(format!(
-                        "room {room} cannot be read from seq {from}: {error}"
-                    ));
-                }
-                Some(Ok(reply)) => reply,
+            let Some(reply) = self.page(room, from, bytes_max, hint)? else {
+                return Ok(None);
             };
             ledger.epoch(room, reply.epoch)?;
             if let Some(skip) = reply.skip {
@@ -256,32 +246,7 @@ impl Rig {
                 from = skip.to.get() + 1;
             }
             for piece in &reply.records {
-                let mut rest = piece.as_ref();
-                while let Some((record, after)) =
-                    next_record(rest).map_err(|error| format!("room {room}: {error}"))?
-                {
-                    record
-                        .verify_payload()
-                        .map_err(|error| format!("room {room} serves damage: {error}"))?;
-                    let message = record.message().map_err(|error| error.to_string())?;
-                    let seq = message.seq.get();
-                    let id = MessageId::parse(message.extensions)
-                        .ok_or_else(|| format!("seq {seq} of room {room} has no identity"))?;
-                    ledger.show(room, seq, id)?;
-                    if ledger.sent.get(&id).map(|sent| sent.payload.as_ref())
-                        != Some(message.payload)
-                    {
-                        return Err(format!(
-                            "seq {seq} of room {room} does not have the bytes of {id:?}"
-                        ));
-                    }
-                    if seq != from {
-                        return Err(format!("room {room} shows seq {seq} in place of {from}"));
-                    }
-                    shown.messages.push((seq, id));
-                    from += 1;
-                    rest = after;
-                }
+                look_at(piece, ledger, room, &mut from, &mut shown)?;
             }
             if reply.next.get() != from {
                 return Err(format!(
@@ -297,6 +262,25 @@ impl Rig {
                 return Err(format!("room {room} makes no progress at seq {from}"));
             }
             hint = reply.hint;
+        }
+    }
+
+    /// One page from a seq on.
+    fn page(&self, room: u16, from: u64, bytes_max: u32, hint: Hint) -> Verdict<Option<ReadReply>> {
+        let range = ReadRange {
+            room: room_name(room)?,
+            from: StartAt::seq(Seq::new(from)),
+            count_max: u32::MAX,
+            bytes_max,
+            hint,
+        };
+        match self.store.read(range, 0, &self.mailbox) {
+            None => Err("a store driven by hand kept a reader waiting".to_owned()),
+            Some(Err(StoreError::NoSuchRoom { .. })) => Ok(None),
+            Some(Err(error)) => Err(format!(
+                "room {room} cannot be read from seq {from}: {error}"
+            )),
+            Some(Ok(reply)) => Ok(Some(reply)),
         }
     }
 
@@ -345,4 +329,39 @@ impl Rig {
             .hole(&producer_key(id.producer)?, SessionId(0), id.number, 1);
         Ok(())
     }
+}
+
+/// Compares records with what was sent.
+fn look_at(
+    records: &[u8],
+    ledger: &mut Ledger,
+    room: u16,
+    from: &mut u64,
+    shown: &mut Shown,
+) -> Verdict {
+    let mut rest = records;
+    while let Some((record, after)) =
+        next_record(rest).map_err(|error| format!("room {room}: {error}"))?
+    {
+        record
+            .verify_payload()
+            .map_err(|error| format!("room {room} serves damage: {error}"))?;
+        let message = record.message().map_err(|error| error.to_string())?;
+        let seq = message.seq.get();
+        let id = MessageId::parse(message.extensions)
+            .ok_or_else(|| format!("seq {seq} of room {room} has no identity"))?;
+        ledger.show(room, seq, id)?;
+        if ledger.sent.get(&id).map(|sent| sent.payload.as_ref()) != Some(message.payload) {
+            return Err(format!(
+                "seq {seq} of room {room} does not have the bytes of {id:?}"
+            ));
+        }
+        if seq != *from {
+            return Err(format!("room {room} shows seq {seq} in place of {from}"));
+        }
+        shown.messages.push((seq, id));
+        *from += 1;
+        rest = after;
+    }
+    Ok(())
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::batch::BatchRun;
 use super::position::LogPosition;
 
-/// Memory that the cache may take, in bytes.
-pub(crate) const TAIL_BYTES: usize = 8 << 20;
+/// Memory that the cache may take by default, in bytes.
+pub(crate) const TAIL_BYTES_DEFAULT: usize = 8 << 20;
 
 /// One batch in memory.
 #[derive(Debug, Clone)]
@@ -49,10 +49,11 @@ impl TailBatch {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
     batches: VecDeque<TailBatch>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 /// The records of one room in one cached batch.
@@ -65,6 +66,15 @@ pub(crate) struct TailRun {
 }
 
 impl Tail {
+    /// Keeps at most so many bytes, but always the newest batch.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
     pub(crate) fn push(&mut self, batch: TailBatch) {
         // What is kept must be without a gap, or a reader would believe that nothing lay between.
         if self.batches.back().is_some_and(|last| last.end != batch.at) {
@@ -72,7 +82,7 @@ impl Tail {
         }
         self.bytes += batch.cost();
         self.batches.push_back(batch);
-        while self.bytes > TAIL_BYTES && self.batches.len() > 1 {
+        while self.bytes > self.bytes_max && self.batches.len() > 1 {
             if let Some(oldest) = self.batches.pop_front() {
                 self.bytes -= oldest.cost();
             }

@@ -17,6 +17,7 @@ const LIMITS: Limits = Limits {
     segment_bytes_max: 16 << 10,
     checkpoint_bytes_min: 1 << 30,
     batch_bytes_max: 1 << 20,
+    tail_bytes_max: 0,
 };
 
 fn open(disk: &SimDisk) -> Rig {
@@ -106,4 +107,29 @@ fn a_segment_that_got_its_name_but_no_sync_of_the_directory_cuts_nothing_off() {
         read_all(&rig, &mut ledger);
     }
     survives(&disk, &ledger);
+}
+
+#[test]
+fn readers_know_of_a_segment_that_began_with_a_mark() {
+    // A mark whose sync fails goes into a new segment, and so does one that takes the place of a batch on a full disk.
+    for errno in [Errno::Io, Errno::NoSpace] {
+        let disk = SimDisk::new(1);
+        let mut rig = open(&disk);
+        let mut ledger = Ledger::default();
+        send(&mut rig, &mut ledger, 1, 100);
+        disk.fail_op(disk.op_count() + 1, Fault::Error(errno));
+        if errno == Errno::Io {
+            rig.engine.idle();
+        } else {
+            assert_eq!(send(&mut rig, &mut ledger, 2, 100), Fate::Refused);
+        }
+        assert!(matches!(
+            send(&mut rig, &mut ledger, 3, 100),
+            Fate::Acked(2)
+        ));
+        // The newest batch is in memory; this one is not.
+        send(&mut rig, &mut ledger, 4, 100);
+        read_all(&rig, &mut ledger);
+        survives(&disk, &ledger);
+    }
 }

@@ -4,6 +4,7 @@ use broker_proto::{StoreId, limits};
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
 use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::log::tail::TAIL_BYTES_DEFAULT;
 use crate::store::producers;
 use crate::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct EmbeddedConfig {
     pub queue_bytes_max: usize,
     /// A checkpoint is due after so much log, or four times its own size. Default 64 MiB.
     pub checkpoint_bytes_min: u64,
+    /// Newest batches kept in memory for readers that follow along, in bytes. Default 8 MiB.
+    pub tail_bytes_max: usize,
     /// The first segment has this size, and each one twice that of the one before. Default 1 MiB;
     /// only tests, which want to see many segments, have a reason for less.
     pub segment_bytes_min: u64,
@@ -44,6 +47,7 @@ impl EmbeddedConfig {
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 16 << 20,
             checkpoint_bytes_min: 64 << 20,
+            tail_bytes_max: TAIL_BYTES_DEFAULT,
             segment_bytes_min: SEGMENT_BYTES_MIN,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             clock: Arc::new(SystemClock::new()),

@@ -122,6 +122,7 @@ impl<S: Storage> EmbeddedStore<S> {
         };
         let shared = Arc::new(Shared::new(
             inbox,
+            config.tail_bytes_max,
             found.state.rooms,
             segments,
             writer.end(),

@@ -56,6 +56,7 @@ pub(super) enum Attempt {
 impl<S: Storage> Shared<S> {
     pub(super) fn new(
         inbox: Inbox,
+        tail_bytes_max: usize,
         rooms: RoomTable,
         segments: Segments<S>,
         durable: LogPosition,
@@ -64,7 +65,7 @@ impl<S: Storage> Shared<S> {
         Self {
             inbox,
             rooms: RwLock::new(rooms),
-            tail: RwLock::new(Tail::default()),
+            tail: RwLock::new(Tail::new(tail_bytes_max)),
             segments,
             watchers: Mutex::new(Watchers::default()),
             durable: AtomicU64::new(durable.get()),
