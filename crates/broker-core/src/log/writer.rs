@@ -58,20 +58,18 @@ struct InstallFault {
     named: bool,
 }
 
-/// A segment that was begun by the last write.
+/// A segment that was begun, and that the one before it ends at.
 #[derive(Debug, Clone)]
 pub(crate) struct Begun {
     pub(crate) header: SegmentHeader,
-    /// The batch had been built for the segment before.
-    pub(crate) rescued: bool,
+    /// Rooms whose newest message lies at or behind this place are named in it.
+    pub(crate) mentioned_from: LogPosition,
 }
 
 /// What a successful write has done.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) head: BatchHead,
-    /// The segment before this one has ended.
-    pub(crate) begun: Option<Begun>,
     /// A copy of the messages, from the first one to the room table, if it was asked for.
     pub(crate) records: Option<Bytes>,
 }
@@ -139,6 +137,8 @@ pub(crate) struct LogWriter<S: Storage> {
     buf: AlignedBuf,
     carry: usize,
     target: Target<S::File>,
+    /// Nobody asked yet which segment was begun.
+    begun: Option<Begun>,
     spare: Option<Spare<S::File>>,
     spares_made: u64,
     /// The disk had no space for a spare.
@@ -181,6 +181,7 @@ impl<S: Storage> LogWriter<S> {
             buf: AlignedBuf::new(),
             carry: 0,
             target: Target::InPlace,
+            begun: None,
             spare: None,
             spares_made: 0,
             starved: false,
@@ -217,6 +218,12 @@ impl<S: Storage> LogWriter<S> {
             bytes: round_down(bytes, WRITE_UNIT),
         });
         Ok(())
+    }
+
+    /// The segment that was begun since the last time this was asked, also by a mark or by a batch
+    /// that was refused.
+    pub(crate) fn take_begun(&mut self) -> Option<Begun> {
+        self.begun.take()
     }
 
     /// Where the next batch goes; everything before is on stable storage.
@@ -425,11 +432,7 @@ impl<S: Storage> LogWriter<S> {
             Ok(()) => {
                 let records = self.copy_messages(&head, start);
                 self.advance(head, offset);
-                Ok(Written {
-                    head,
-                    begun: None,
-                    records,
-                })
+                Ok(Written { head, records })
             }
             Err(error) => self.rescue(head, start, error),
         }
@@ -503,14 +506,12 @@ impl<S: Storage> LogWriter<S> {
         installed.map_err(|fault| fault.error)?;
         let records = self.copy_messages(&head, batch_start);
         self.advance(head, 0);
-        Ok(Written {
-            head,
-            begun: Some(Begun {
-                header,
-                rescued: true,
-            }),
-            records,
-        })
+        // The batch was built for another segment and does not name all of its rooms.
+        self.begun = Some(Begun {
+            header,
+            mentioned_from: self.end,
+        });
+        Ok(Written { head, records })
     }
 
     fn write_new(
@@ -524,14 +525,11 @@ impl<S: Storage> LogWriter<S> {
         let Err(InstallFault { error, named }) = self.install(header.clone(), spare) else {
             let records = self.copy_messages(&head, start);
             self.advance(head, 0);
-            return Ok(Written {
-                head,
-                begun: Some(Begun {
-                    header,
-                    rescued: false,
-                }),
-                records,
+            self.begun = Some(Begun {
+                mentioned_from: header.base,
+                header,
             });
+            return Ok(Written { head, records });
         };
         if is_no_space(&error) && !named {
             // The old segment is untouched and nobody will ever look at the new file.

@@ -422,14 +422,7 @@ impl<S: Storage> Engine<S> {
         let at = written.head.position;
         let time = Micros::new(written.head.time);
         self.pending.clear();
-        if let Some(begun) = written.begun {
-            self.mentioned_from = if begun.rescued {
-                written.head.end()
-            } else {
-                begun.header.base
-            };
-            self.sealed.extend(self.shared.segments.begin(begun.header));
-        }
+        self.note_segment();
         if let Some(piece) = piece {
             self.advance_checkpoint(piece);
         }
@@ -487,8 +480,18 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Tells the readers of a segment that the writer has begun, with a batch, with a mark, or in
+    /// place of a batch that was refused.
+    fn note_segment(&mut self) {
+        if let Some(begun) = self.writer.take_begun() {
+            self.mentioned_from = begun.mentioned_from;
+            self.sealed.extend(self.shared.segments.begin(begun.header));
+        }
+    }
+
     /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
     fn give_up(&mut self, fault: &WriteFault) {
+        self.note_segment();
         self.sequencer.rollback();
         // What a checkpoint had so far refers to state that stays; a lost piece ends it.
         self.checkpoint = None;
@@ -595,9 +598,14 @@ impl<S: Storage> Engine<S> {
 
     /// Nothing has come for a while: proves to the next leader that nothing is missing.
     pub fn idle(&mut self) {
+        self.mark(BatchKind::IdleMark);
+    }
+
+    fn mark(&mut self, kind: BatchKind) {
         let now = self.clock.now();
-        if let Err(fault) = self.writer.mark(BatchKind::IdleMark, now.get()) {
-            self.give_up(&fault);
+        match self.writer.mark(kind, now.get()) {
+            Ok(()) => self.note_segment(),
+            Err(fault) => self.give_up(&fault),
         }
     }
 
@@ -614,9 +622,7 @@ impl<S: Storage> Engine<S> {
         if !self.pending.is_empty() && self.shared.read_only().is_none() {
             self.write_batch(now);
         }
-        if let Err(fault) = self.writer.mark(BatchKind::CloseMark, now.get()) {
-            self.give_up(&fault);
-        }
+        self.mark(BatchKind::CloseMark);
         self.writer.drop_spare();
         self.shared.close();
     }
