@@ -179,7 +179,7 @@ impl Ledger {
     /// Takes over what was sent meanwhile, but not what was heard or seen.
     pub fn learn_what_was_sent(&mut self, later: &Self) {
         for (id, sent) in &later.sent {
-            self.sent.entry(*id).or_insert_with(|| Sent {
+            let mine = self.sent.entry(*id).or_insert_with(|| Sent {
                 fate: if sent.is_hole {
                     Fate::Refused
                 } else {
@@ -188,6 +188,12 @@ impl Ledger {
                 doubtful: false,
                 ..sent.clone()
             });
+            if mine.fate == Fate::Open && matches!(sent.fate, Fate::Refused | Fate::Unknown) {
+                // It was on its way to being refused: it may be there, or not, also without those that came after it.
+                mine.fate = Fate::Unknown;
+                mine.doubtful = true;
+                mine.had_fault = true;
+            }
         }
         for (key, cursor) in &later.cursors {
             let mine = self.cursors.entry(*key).or_default();

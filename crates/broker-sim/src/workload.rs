@@ -164,7 +164,14 @@ impl Workload {
         let Some((first, count)) = self.rng.pick(recent).copied() else {
             return Ok(());
         };
-        if !self.producers.contains(&first.producer) {
+        let is_refused = |number| {
+            let sent = ledger.sent.get(&MessageId { number, ..first });
+            sent.is_some_and(|sent| sent.fate == Fate::Refused)
+        };
+        // Whoever was told that a number is refused does not send it again.
+        if !self.producers.contains(&first.producer)
+            || (first.number..first.number + u64::from(count)).any(is_refused)
+        {
             return Ok(());
         }
         let skip = u32::try_from(self.rng.below(u64::from(count))).unwrap_or(0);
@@ -226,14 +233,21 @@ impl Workload {
     }
 
     /// After a restart: sends everything again that the producers could still be waiting for, as they do when they connect again.
-    /// `recent` limits it to what was sent last.
+    /// `recent` limits what was answered for already.
     ///
     /// # Errors
     /// When something is lost, stored twice or not answered for.
     pub fn reconnect(&mut self, rig: &mut Rig, ledger: &mut Ledger, recent: usize) -> Verdict {
         let mut again = Vec::new();
         let skip = self.sends.len().saturating_sub(recent);
-        for (first, count) in self.sends.iter().skip(skip) {
+        for (at, (first, count)) in self.sends.iter().enumerate() {
+            let is_open = |number| {
+                let sent = ledger.sent.get(&MessageId { number, ..*first });
+                sent.is_some_and(|sent| sent.fate == Fate::Open)
+            };
+            if at < skip && !(first.number..first.number + u64::from(*count)).any(is_open) {
+                continue;
+            }
             let mut run: Option<(MessageId, u32)> = None;
             for n in 0..u64::from(*count) {
                 let id = MessageId {
