@@ -133,3 +133,46 @@ fn readers_know_of_a_segment_that_began_with_a_mark() {
         survives(&disk, &ledger);
     }
 }
+
+#[test]
+fn a_retry_in_the_same_batch_shares_its_fate() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    queue(&rig, &mut ledger, 2, 100);
+    // Over another connection, with one that is stored already, before the answer to the first.
+    rig.send(&ledger, id(1), 2).unwrap();
+    disk.fail_op(disk.op_count() + 1, Fault::Error(Errno::NoSpace));
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    assert_eq!(ledger.sent[&id(1)].fate, Fate::Acked(1));
+    assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
+    assert_eq!(send(&mut rig, &mut ledger, 3, 100), Fate::Acked(2));
+    survives(&disk, &ledger);
+}
+
+#[test]
+fn a_cursor_is_not_told_from_a_batch_that_failed() {
+    use broker_proto::{Position, Seq};
+
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    send(&mut rig, &mut ledger, 1, 100);
+    let epoch = ledger.rooms[&1].epoch.unwrap();
+    let key = (1, 0);
+    for (seq, fault) in [(1, None), (2, Some(Errno::NoSpace))] {
+        let to = Some(Position::new(epoch, Seq::new(seq)));
+        ledger.move_cursor(key, to);
+        rig.move_cursor(key, to).unwrap();
+        rig.ask_cursor(key).unwrap();
+        if let Some(errno) = fault {
+            disk.fail_op(disk.op_count() + 1, Fault::Error(errno));
+        }
+        rig.work();
+        rig.answers(&mut ledger).unwrap();
+    }
+    assert_eq!(ledger.cursors[&key].settled.unwrap().seq, Seq::new(1));
+    survives(&disk, &ledger);
+}

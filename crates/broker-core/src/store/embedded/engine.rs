@@ -16,9 +16,9 @@ use broker_proto::{ErrorCode, Micros, Position, RoomId, Seq, publish, record::RE
 
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
-use super::super::producers::Run;
+use super::super::producers::{Known, Producer, Run};
 use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
-use super::super::{Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
+use super::super::{AckRun, Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
 use super::checkpoint::{
     Checkpoint, Piece, RECORD_BYTES_MAX, cursor_record, room_record, run_record,
 };
@@ -52,7 +52,10 @@ struct CursorMove {
     tag: u64,
     to: Arc<Mailbox>,
     result: Result<Option<Position>, StoreError>,
+    /// What is moved.
     key: Option<CursorKey>,
+    /// What is only asked for.
+    asked: Option<CursorKey>,
 }
 
 /// See the module's documentation.
@@ -189,9 +192,10 @@ impl<S: Storage> Engine<S> {
                     tag,
                     to,
                 } => {
-                    let rooms = read(&self.shared.rooms);
-                    let result = match rooms.id(&room) {
-                        Some(id) => Ok(self.sequencer.cursors.get(&CursorKey { room: id, name })),
+                    let id = read(&self.shared.rooms).id(&room);
+                    let asked = id.map(|room| CursorKey { room, name });
+                    let result = match &asked {
+                        Some(key) => Ok(self.sequencer.cursors.get(key)),
                         None => Err(StoreError::NoSuchRoom { room }),
                     };
                     self.cursor_moves.push(CursorMove {
@@ -199,6 +203,7 @@ impl<S: Storage> Engine<S> {
                         to,
                         result,
                         key: None,
+                        asked,
                     });
                 }
                 Request::SetCursor { set, tag, to } => {
@@ -215,6 +220,7 @@ impl<S: Storage> Engine<S> {
                         to,
                         result,
                         key,
+                        asked: None,
                     });
                 }
             }
@@ -526,25 +532,56 @@ impl<S: Storage> Engine<S> {
         if let Some(reason) = error {
             self.shared.set_read_only(reason);
         }
+        self.refuse_appends(code, &detail);
+        self.refuse_cursors(fault, &detail);
+    }
+
+    fn refuse_appends(&mut self, code: ErrorCode, detail: &str) {
         for admitted in &mut self.admitted {
-            if let Some(placed) = admitted.decision.placed.take() {
-                admitted.decision.refused.push(Refusal {
-                    first_number: placed.first_number,
-                    count: placed.count,
+            let decision = &mut admitted.decision;
+            let mut refuse = |first_number, count| {
+                decision.refused.push(Refusal {
+                    first_number,
+                    count,
                     code,
-                    detail: detail.clone(),
+                    detail: detail.to_owned(),
                 });
+            };
+            if let Some(placed) = decision.placed.take() {
+                refuse(placed.first_number, placed.count);
+            }
+            // What was known may have been known from this very batch.
+            let producer = self.sequencer.producers.get(&admitted.append.key);
+            for run in std::mem::take(&mut decision.known) {
+                let stored = producer.map_or(0, |producer| stored_count(producer, &run));
+                if stored < run.count {
+                    let first = run.first_number + u64::from(stored);
+                    refuse(first, run.count - stored);
+                }
+                if stored > 0 {
+                    decision.known.push(AckRun {
+                        count: stored,
+                        ..run
+                    });
+                }
             }
         }
+    }
+
+    fn refuse_cursors(&mut self, fault: &WriteFault, detail: &str) {
         for moved in &mut self.cursor_moves {
-            if moved.key.take().is_some() {
+            if let Some(asked) = &moved.asked {
+                // It may have been moved in this very batch.
+                moved.result = Ok(self.sequencer.cursors.get(asked));
+            }
+            let conflict = matches!(moved.result, Err(StoreError::Conflict { .. }));
+            if moved.key.take().is_some() || conflict {
+                let what = detail.to_owned();
                 moved.result = Err(match fault {
-                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => StoreError::NoSpace {
-                        what: detail.clone(),
-                    },
-                    WriteFault::Failed(_) => StoreError::ReadOnly {
-                        reason: detail.clone(),
-                    },
+                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => {
+                        StoreError::NoSpace { what }
+                    }
+                    WriteFault::Failed(_) => StoreError::ReadOnly { reason: what },
                 });
             }
         }
@@ -661,6 +698,14 @@ impl<S: Storage> std::fmt::Debug for Engine<S> {
         f.debug_struct("Engine")
             .field("writer", &self.writer)
             .finish_non_exhaustive()
+    }
+}
+
+/// How many messages at the front of a run are stored for certain.
+fn stored_count(producer: &Producer, run: &AckRun) -> u32 {
+    match producer.look_up(run.first_number) {
+        Known::Stored { count, .. } => u32::try_from(count).map_or(run.count, |n| n.min(run.count)),
+        _ => 0,
     }
 }
 
