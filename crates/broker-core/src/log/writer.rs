@@ -143,6 +143,8 @@ pub(crate) struct LogWriter<S: Storage> {
     spares_made: u64,
     /// The disk had no space for a spare.
     starved: bool,
+    /// A batch that was given up may still lie behind the end of the log.
+    uncut: bool,
     /// Incremented when a batch had to be written a second time.
     pub(crate) rescued: u64,
     failed: bool,
@@ -185,6 +187,7 @@ impl<S: Storage> LogWriter<S> {
             spare: None,
             spares_made: 0,
             starved: false,
+            uncut: false,
             rescued: 0,
             failed: false,
             marked: false,
@@ -477,6 +480,7 @@ impl<S: Storage> LogWriter<S> {
             let head = restamp(&mut batch, &head, header.marker, head.durable_upto);
             (batch, head)
         };
+        self.uncut = true;
         let written = self.write_elsewhere(header, &batch, head);
         match written {
             Ok(_) if full => Err(WriteFault::NoSpace(error)),
@@ -580,6 +584,7 @@ impl<S: Storage> LogWriter<S> {
             file: spare.file,
             bytes: spare.bytes,
         });
+        self.uncut = false;
         Ok(())
     }
 
@@ -666,6 +671,11 @@ impl<S: Storage> LogWriter<S> {
     /// Whether a mark is the last thing written.
     pub(crate) fn is_marked(&self) -> bool {
         self.marked || self.active.is_none()
+    }
+
+    /// Whether a batch that was given up may be found at the next start: nothing cuts it off yet.
+    pub(crate) fn is_uncut(&self) -> bool {
+        self.uncut
     }
 
     /// Whether the log is read-only.

@@ -176,3 +176,25 @@ fn a_cursor_is_not_told_from_a_batch_that_failed() {
     assert_eq!(ledger.cursors[&key].settled.unwrap().seq, Seq::new(1));
     survives(&disk, &ledger);
 }
+
+#[test]
+fn nobody_says_not_stored_while_the_old_tail_may_come_back() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    // The batch is written, its sync fails for want of space, and so does the mark in its place.
+    disk.fail_ops_from(disk.op_count() + 2, Fault::Error(Errno::NoSpace));
+    assert_eq!(send(&mut rig, &mut ledger, 2, 100), Fate::Unknown);
+    rig.send(&ledger, id(2), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    survives(&disk, &ledger);
+    disk.clear_faults();
+    assert_eq!(send(&mut rig, &mut ledger, 3, 100), Fate::Acked(2));
+    rig.send(&ledger, id(2), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
+    survives(&disk, &ledger);
+}

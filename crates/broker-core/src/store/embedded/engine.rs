@@ -243,8 +243,19 @@ impl<S: Storage> Engine<S> {
         }
         let random = &mut self.random;
         let rooms = read(&self.shared.rooms);
-        self.sequencer
-            .append(&rooms, append, now, &mut || random.bits_64())
+        let mut decision = self
+            .sequencer
+            .append(&rooms, append, now, &mut || random.bits_64());
+        if self.writer.is_uncut() {
+            // What was given up may be found at the next start, so "not stored" would be a guess.
+            for refusal in &mut decision.refused {
+                if refusal.code == ErrorCode::NOT_STORED {
+                    refusal.code = ErrorCode::OUTCOME_UNKNOWN;
+                    "the disk was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
+                }
+            }
+        }
+        decision
     }
 
     fn begin_checkpoint_if_due(&mut self) {
