@@ -46,6 +46,9 @@ pub enum BatchKind {
     CloseMark,
     /// Written by a leader that had nothing to do.
     IdleMark,
+    /// Written together with the segment that cuts another one off. It says less than the other
+    /// marks: whether the segment's name has reached the disk was not known yet.
+    CutMark,
 }
 
 impl BatchKind {
@@ -54,13 +57,19 @@ impl BatchKind {
             Self::Records => 0,
             Self::CloseMark => 1,
             Self::IdleMark => 2,
+            Self::CutMark => 3,
         }
     }
 
     fn from_number(number: u16) -> Option<Self> {
-        [Self::Records, Self::CloseMark, Self::IdleMark]
-            .into_iter()
-            .find(|kind| kind.number() == number)
+        [
+            Self::Records,
+            Self::CloseMark,
+            Self::IdleMark,
+            Self::CutMark,
+        ]
+        .into_iter()
+        .find(|kind| kind.number() == number)
     }
 
     /// Whether it is a mark.

@@ -20,7 +20,7 @@ use std::io;
 use broker_proto::StoreId;
 use bytes::Bytes;
 
-use super::batch::{BATCH_BYTES_MAX, BatchHead};
+use super::batch::{BATCH_BYTES_MAX, BatchHead, BatchKind};
 use super::error::RecoveryError;
 use super::index::{IndexBuilder, SegmentIndex};
 use super::position::{LogPosition, Marker};
@@ -380,7 +380,11 @@ fn read_tail<F: StorageFile>(window: &mut Window<F>, recovered: &mut Recovered) 
     let mut at = recovered.proven;
     while let Some((head, bytes)) = whole_batch(window, at)? {
         if head.kind.is_mark() {
-            recovered.clean = recovered.tail.is_empty() && head.durable_upto == at;
+            // A segment of which nothing but its first write is there may not have its name on the
+            // disk yet, though the page cache shows it: whoever went on in it could lose it all.
+            recovered.clean = recovered.tail.is_empty()
+                && head.durable_upto == at
+                && head.kind != BatchKind::CutMark;
             return Ok(());
         }
         apply_tail_batch(window, &head, recovered)?;

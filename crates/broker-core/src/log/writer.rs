@@ -473,7 +473,7 @@ impl<S: Storage> LogWriter<S> {
                 time: head.time,
                 checkpoint: self.checkpoint,
             };
-            let mark = builder.finish(&mut buf, BatchKind::IdleMark, &stamp);
+            let mark = builder.finish(&mut buf, BatchKind::CutMark, &stamp);
             (buf.as_slice().to_vec(), mark)
         } else {
             let mut batch = batch;
@@ -631,7 +631,7 @@ impl<S: Storage> LogWriter<S> {
             last = Some(restamp(place, head, header.marker, header.base));
         }
         let end = last.map_or(self.end, |head| head.end());
-        // The mark behind the copies is durable with them, so the next start has nothing to prove.
+        // Without any copies, the mark is what says that the segment is in use.
         let mut builder = BatchBuilder::default();
         builder.begin(&mut self.buf);
         let stamp = Stamp {
@@ -642,7 +642,7 @@ impl<S: Storage> LogWriter<S> {
             time: now,
             checkpoint: self.checkpoint,
         };
-        let mark = builder.finish(&mut self.buf, BatchKind::IdleMark, &stamp);
+        let mark = builder.finish(&mut self.buf, BatchKind::CutMark, &stamp);
         pad(&mut self.buf);
         let installed = self.install(header.clone(), spare);
         installed.map_err(|fault| fault.error)?;

@@ -9,7 +9,7 @@ use broker_core::store::Store;
 use broker_sim::disk::OpKind;
 use broker_sim::oracle::{Fate, Ledger, MessageId, check};
 use broker_sim::rig::{Limits, Rig};
-use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk};
+use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk, Tear};
 use bytes::Bytes;
 
 const LIMITS: Limits = Limits {
@@ -197,4 +197,38 @@ fn nobody_says_not_stored_while_the_old_tail_may_come_back() {
     rig.answers(&mut ledger).unwrap();
     assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
     survives(&disk, &ledger);
+}
+
+#[test]
+fn a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    disk.fail_op(disk.op_count() + 2, Fault::Crash);
+    send(&mut rig, &mut ledger, 2, 5000);
+    // The head of the second batch vouches for the first; the rest is torn in most of these, so that nothing has to be copied.
+    for seed in 0..20 {
+        let torn = disk.crash(&mut Rng::new(seed), CrashMode::Any(Tear::Sector));
+        let twin = torn.kill();
+        open(&twin);
+        let sync = ops(&twin, 0, |kind| *kind == OpKind::SyncDir)[0];
+        for fault in [Fault::Crash, Fault::LostSync, Fault::Error(Errno::Io)] {
+            // The next leader makes a new segment, and is gone before the directory is synced.
+            let second = torn.kill();
+            second.fail_op(sync, fault);
+            assert!(Rig::open(&second, LIMITS, &mut Rng::new(7)).is_err());
+            // The one after that finds the segment under its name.
+            let third = second.kill();
+            let mut ledger = ledger.clone();
+            let mut rig = open(&third);
+            let found = check::after_recovery(&mut rig, &mut ledger, 1 << 20);
+            found.unwrap();
+            assert!(matches!(
+                send(&mut rig, &mut ledger, 3, 100),
+                Fate::Acked(_)
+            ));
+            survives(&third, &ledger);
+        }
+    }
 }
