@@ -114,6 +114,7 @@ pub(crate) fn recover<S: Storage>(
     recovered.segments = segments.drain(..).zip(limits).collect();
     replay_proven(storage, &mut recovered, checkpoint, progress)?;
     in_file(&last, read_tail(&mut window, &mut recovered))?;
+    recovered.state.know_rooms_of_producers();
     if let Some(doubt) = recovered.state.doubt {
         recovered.state.raise(doubt);
     }
@@ -257,6 +258,16 @@ struct Ends {
     term: u64,
 }
 
+impl Ends {
+    fn take(&mut self, head: &BatchHead) {
+        self.proven = self.proven.max(head.durable_upto);
+        self.term = self.term.max(head.term);
+        if head.checkpoint != LogPosition::NONE {
+            self.checkpoint = self.checkpoint.max(Some(head.checkpoint));
+        }
+    }
+}
+
 /// Looks at every head of the last segment, also behind places that do not read as a batch: what a
 /// later batch vouches for was durable, whatever lies there now.
 fn find_end<F: StorageFile>(window: &mut Window<F>, base: LogPosition) -> io::Result<Ends> {
@@ -274,15 +285,17 @@ fn find_end<F: StorageFile>(window: &mut Window<F>, base: LogPosition) -> io::Re
             None => next_head(window, at, at.plus(BATCH_BYTES_MAX as u64))?,
         };
         let Some(head) = head else { return Ok(ends) };
-        ends.proven = ends.proven.max(head.durable_upto);
-        ends.term = ends.term.max(head.term);
-        if head.checkpoint != LogPosition::NONE {
-            ends.checkpoint = ends.checkpoint.max(Some(head.checkpoint));
-        }
-        if head.kind.is_mark() {
-            return Ok(ends);
-        }
+        ends.take(&head);
         at = head.end();
+        if head.kind.is_mark() {
+            // Usually nothing follows. But if the disk has dropped the write that took the mark's
+            // place, those after it tell.
+            let Some(after) = next_head(window, at, at.plus(BATCH_BYTES_MAX as u64))? else {
+                return Ok(ends);
+            };
+            ends.take(&after);
+            at = after.end();
+        }
     }
 }
 
@@ -293,29 +306,20 @@ fn replay_proven<S: Storage>(
     checkpoint: Option<LogPosition>,
     progress: Progress<'_>,
 ) -> Result<(), RecoveryError> {
-    let first = checkpoint.unwrap_or(LogPosition::START);
+    let first = match checkpoint {
+        Some(begin) if apply_checkpoint(storage, recovered, begin)? => begin,
+        // Whatever a checkpoint said is in the log as well.
+        _ => LogPosition::START,
+    };
     let last_base = recovered
         .segments
         .last()
         .map_or(first, |(header, _)| header.base);
     let total = recovered.proven.since(first.min(last_base));
-    if let Some(begin) = checkpoint {
-        for (header, end) in &recovered.segments {
-            if *end > begin {
-                let mut scanner =
-                    Scanner::new(open(storage, header)?, header.base.max(begin), *end);
-                in_file(
-                    header,
-                    replay(
-                        &mut scanner,
-                        &mut recovered.state,
-                        Pass::Checkpoint(begin),
-                        None,
-                        &mut |_| {},
-                    ),
-                )?;
-            }
-        }
+    let begins = recovered.segments.first().map(|(header, _)| header.base);
+    if let Some(begins) = begins.filter(|begins| *begins > first) {
+        tracing::error!(upto = %begins, "the first part of the log is missing");
+        recovered.state.doubt(begins);
     }
     for (at, (header, end)) in recovered.segments.iter().enumerate() {
         let is_last = at + 1 == recovered.segments.len();
@@ -348,6 +352,39 @@ fn replay_proven<S: Storage>(
     Ok(())
 }
 
+/// Takes over what a checkpoint says; false when part of it cannot be read, and then nothing of it
+/// is taken.
+fn apply_checkpoint<S: Storage>(
+    storage: &S,
+    recovered: &mut Recovered,
+    begin: LogPosition,
+) -> Result<bool, RecoveryError> {
+    for (header, end) in &recovered.segments {
+        if *end > begin {
+            let mut scanner = Scanner::new(open(storage, header)?, header.base.max(begin), *end);
+            in_file(
+                header,
+                replay(
+                    &mut scanner,
+                    &mut recovered.state,
+                    Pass::Checkpoint(begin),
+                    None,
+                    &mut |_| {},
+                ),
+            )?;
+        }
+    }
+    let is_whole = recovered.state.checkpoint_is_whole;
+    if !is_whole {
+        tracing::error!(%begin, "the last checkpoint is damaged; the whole log is replayed");
+        recovered.state = Replay {
+            damaged: 1,
+            ..Replay::default()
+        };
+    }
+    Ok(is_whole)
+}
+
 fn replay<F: StorageFile>(
     scanner: &mut Scanner<F>,
     state: &mut Replay,
@@ -361,6 +398,9 @@ fn replay<F: StorageFile>(
                 if view.damaged && pass == Pass::Everything {
                     state.damaged += 1;
                     tracing::warn!(position = %view.head.position, "a batch is damaged; what can be read of it is kept");
+                    if view.is_partial() {
+                        state.doubt(view.head.end());
+                    }
                 }
                 state.batch(&view, &mut scanner.window, pass, index.as_deref_mut())?;
             }

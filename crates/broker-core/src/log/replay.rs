@@ -30,6 +30,10 @@ pub(crate) struct Replay {
     pub(crate) damaged: u64,
     /// A record that may not be skipped and is not known.
     pub(crate) unknown: Option<(u16, LogPosition)>,
+    /// Parts of the checkpoint seen so far, none of them missing.
+    pub(crate) chunks: u64,
+    /// All parts of the checkpoint were seen.
+    pub(crate) checkpoint_is_whole: bool,
     /// Damage ends here, and which rooms it hit is not known.
     pub(crate) doubt: Option<LogPosition>,
 }
@@ -74,9 +78,8 @@ impl Replay {
         let at = view.head.position;
         let time = Micros::new(view.head.time);
         for run in runs.iter().filter(|run| !run.room.is_none()) {
+            self.know_room(run.room);
             let Some(slot) = self.rooms.get_mut(run.room) else {
-                // Its name was in a part that is lost; the messages are found again when the name is.
-                self.damaged += 1;
                 continue;
             };
             if let Some(index) = &mut index {
@@ -87,6 +90,27 @@ impl Replay {
                 slot.last_at = at.get();
             }
             slot.last_time = slot.last_time.max(time);
+        }
+    }
+
+    /// Keeps the number of a room whose name was in a part that is lost.
+    fn know_room(&mut self, id: RoomId) {
+        if self.rooms.get(id).is_none() {
+            tracing::error!(room = %id, "what named a room is damaged; its messages are kept without a name");
+            self.damaged += 1;
+            self.rooms.add_nameless(id);
+        }
+    }
+
+    /// To be called at the end: a producer whose messages are in a room that is lost still gets its
+    /// answers. (A checkpoint may tell of a producer's run before the log tells of its room.)
+    pub(crate) fn know_rooms_of_producers(&mut self) {
+        let runs = self
+            .producers
+            .iter()
+            .flat_map(|(_, producer)| &producer.runs);
+        if let Some(last) = runs.map(|run| run.room).max().filter(|id| !id.is_none()) {
+            self.know_room(last);
         }
     }
 
@@ -113,24 +137,44 @@ impl Replay {
                 Some(record) => {
                     self.state_record(record.head.kind, record.payload(), view.head.position, pass)
                 }
-                None => self.damaged += 1,
+                // Counted once: every part is passed over by this pass.
+                None if pass == Pass::Everything => self.damaged += 1,
+                None => {}
             }
         }
         Ok(())
     }
 
     fn state_record(&mut self, kind: u16, payload: &[u8], at: LogPosition, pass: Pass) {
-        if kind == kind::CHECKPOINT_CHUNK {
-            if let (Pass::Checkpoint(begin), Ok(chunk)) =
-                (pass, postcard::from_bytes::<CheckpointChunk<'_>>(payload))
-                && chunk.begin == begin.get()
-            {
-                for (kind, payload) in chunk_records(chunk.records) {
-                    self.apply(kind, payload, at);
-                }
-            }
+        if let Pass::Checkpoint(begin) = pass {
+            self.checkpoint_record(kind, payload, at, begin);
+        } else if kind == kind::CHECKPOINT_CHUNK {
+            // A checkpoint that is not the last one says nothing new.
         } else if pass == Pass::Everything {
             self.apply(kind, payload, at);
+        }
+    }
+
+    fn checkpoint_record(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        at: LogPosition,
+        begin: LogPosition,
+    ) {
+        if kind == kind::CHECKPOINT_CHUNK
+            && let Ok(chunk) = postcard::from_bytes::<CheckpointChunk<'_>>(payload)
+            && chunk.begin == begin.get()
+        {
+            self.chunks += u64::from(u64::from(chunk.number) == self.chunks);
+            for (kind, payload) in chunk_records(chunk.records) {
+                self.apply(kind, payload, at);
+            }
+        } else if kind == kind::CHECKPOINT_END
+            && let Ok(end) = postcard::from_bytes::<CheckpointEnd>(payload)
+            && end.begin == begin.get()
+        {
+            self.checkpoint_is_whole = u64::from(end.chunks) == self.chunks;
         }
     }
 
@@ -172,18 +216,25 @@ impl Replay {
             self.damaged += 1;
             return;
         };
+        let epoch = Epoch::new(record.epoch);
+        if self.rooms.next_id(0) < Some(id)
+            && let Some(before) = record.room.checked_sub(1)
+        {
+            self.know_room(RoomId::new(before));
+        }
+        self.rooms.name(id, &name, epoch);
         if self.rooms.get(id).is_none() {
             let slot = RoomSlot {
                 name,
-                epoch: Epoch::new(record.epoch),
+                epoch,
                 first: Seq::new(record.first),
                 head: Seq::new(record.head),
                 last_time: Micros::new(record.last_time),
                 last_at: record.last_at,
             };
             if !self.rooms.insert(id, slot) {
-                self.damaged += 1;
-                return;
+                // Another room has taken the name meanwhile.
+                self.know_room(id);
             }
         }
         if record.parent_epoch != 0 {

@@ -59,6 +59,14 @@ impl BatchView {
         }
     }
 
+    /// Whether records are missing, so that nobody knows whose they were.
+    pub(crate) fn is_partial(&self) -> bool {
+        match &self.layout {
+            Layout::Table(_) => false,
+            Layout::Salvaged { lengths, .. } => lengths.len() < self.head.count as usize,
+        }
+    }
+
     /// The length of every record of a run.
     pub(crate) fn lengths(&self, run: &BatchRun) -> Vec<u32> {
         match &self.layout {
@@ -142,15 +150,13 @@ impl<F: StorageFile> Scanner<F> {
         if self.at >= self.stop {
             return Ok(Step::End);
         }
-        if let Some(head) = head_at(&mut self.window, self.at)? {
-            if head.kind.is_mark() {
-                // A mark below the limit means that the limit was put too high; nothing follows.
-                return Ok(Step::End);
-            }
-            if head.end() <= self.limit {
-                self.at = head.end();
-                return self.with_head(head).map(Step::Batch);
-            }
+        // A mark below the limit is one that should have been written over.
+        if let Some(head) = head_at(&mut self.window, self.at)?
+            && !head.kind.is_mark()
+            && head.end() <= self.limit
+        {
+            self.at = head.end();
+            return self.with_head(head).map(Step::Batch);
         }
         self.salvage()?;
         Ok(self.found.pop_front().unwrap_or(Step::End))

@@ -14,6 +14,9 @@ use super::{RoomInfo, RoomsPage, StoreError};
 /// A store refuses to make more rooms than this.
 pub(crate) const ROOMS_MAX: usize = 16_000_000;
 
+/// Rooms whose names are lost are called by their numbers.
+const NAMELESS: &str = "$lost-";
+
 /// One room.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomSlot {
@@ -116,6 +119,48 @@ impl RoomTable {
         self.by_name.insert(slot.name.clone(), id);
         self.slots.push(slot);
         true
+    }
+
+    /// Adds rooms up to `id` whose names are not known: a replay found their numbers, but what
+    /// named them is damaged. Their messages stay in the log, and their numbers are not given to
+    /// others. Says whether there is such a room now.
+    pub(crate) fn add_nameless(&mut self, id: RoomId) -> bool {
+        let Some(last) = index(id).filter(|last| *last < ROOMS_MAX) else {
+            return false;
+        };
+        while self.slots.len() <= last {
+            let number = self.slots.len() as u64 + 1;
+            // The broker's own kind of name: nobody can publish there.
+            let Ok(name) = RoomName::parse_reserved(&format!("{NAMELESS}{number}")) else {
+                return false;
+            };
+            if let Ok(id) = u32::try_from(number) {
+                self.by_name.insert(name.clone(), RoomId::new(id));
+            }
+            self.slots.push(RoomSlot {
+                name,
+                // The same at every start, and never drawn by chance.
+                epoch: Epoch::new(u64::MAX - number),
+                first: Seq::FIRST,
+                head: Seq::NONE,
+                last_time: Micros::new(0),
+                last_at: 0,
+            });
+        }
+        true
+    }
+
+    /// Gives a room of [`Self::add_nameless`] its name and epoch, found later; changes no other.
+    pub(crate) fn name(&mut self, id: RoomId, name: &RoomName, epoch: Epoch) {
+        let Some(slot) = index(id).and_then(|at| self.slots.get_mut(at)) else {
+            return;
+        };
+        if slot.name.as_str().starts_with(NAMELESS) && !self.by_name.contains_key(name) {
+            self.by_name.remove(&slot.name);
+            self.by_name.insert(name.clone(), id);
+            slot.name = name.clone();
+            slot.epoch = epoch;
+        }
     }
 
     /// The rooms after a name, in the order of names.
