@@ -7,6 +7,7 @@ pub mod disk;
 pub mod oracle;
 pub mod rig;
 pub mod rng;
+pub mod rot;
 pub mod workload;
 
 pub use disk::{CrashMode, Errno, Fault, SimDisk, SimFile, Tear};

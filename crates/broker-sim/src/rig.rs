@@ -299,6 +299,8 @@ impl Rig {
             }) if !page.more => page
                 .rooms
                 .iter()
+                // Messages whose room's name is lost; nobody can ask for them by name.
+                .filter(|room| !room.name.is_reserved())
                 .map(|room| {
                     let number = room_of(room.name.as_str());
                     number

@@ -305,14 +305,23 @@ fn read_batches<S: Storage>(
         if run.last_seq() < collected.next {
             continue;
         }
-        let more = read_run(
-            segments,
-            segment,
-            &mut scanner.window,
-            &view,
-            &run,
-            collected,
-        )?;
+        let mut more;
+        loop {
+            let before = collected.next;
+            more = read_run(
+                segments,
+                segment,
+                &mut scanner.window,
+                &view,
+                &run,
+                collected,
+            )?;
+            // Behind a damaged record its neighbours are still to be read.
+            let is_done = collected.next > run.last_seq() || collected.next == before;
+            if !more || is_done {
+                break;
+            }
+        }
         if collected.next > run.last_seq() {
             collected.hint = Hint(view.head.position.plus(u64::from(view.head.length)).get());
         }

@@ -6,6 +6,7 @@
 
 mod crash_matrix;
 mod regressions;
+mod rot;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {
