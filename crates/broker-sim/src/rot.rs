@@ -1,0 +1,563 @@
+//! Damages what was stored, and looks at what is served.
+//!
+//! A [`Map`] says what lies where: it is made from the files, with the formats' own parsers. From the bytes that were changed it
+//! tells which messages *must* be told as damaged (their own bytes were hit) and which *may* be, because nobody can know any more
+//! where they are. All others have to be served as if nothing had happened, no seq may be given out again, and the same must be
+//! true for the leader after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use broker_core::log::RecoveryError;
+use broker_core::log::batch::{BatchHead, HEAD_BYTES, RUN_BYTES, TRAILER_BYTES, Table};
+use broker_core::log::segment::{DATA_OFFSET, SegmentHeader, SegmentName};
+use broker_core::log::storage::Storage;
+use broker_core::store::Store;
+use broker_proto::record::{RECORD_FIXED_BYTES, next_record};
+use bytes::Bytes;
+
+use crate::crash_matrix::Failure;
+use crate::disk::{CrashMode, SimDisk};
+use crate::oracle::{Fate, Ledger, MessageId, Verdict};
+use crate::rig::{Limits, Rig};
+use crate::rng::Rng;
+use crate::workload::Workload;
+
+/// What a stretch of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// One of the two copies of a segment's header.
+    Header,
+    /// The head of a batch.
+    Head,
+    /// A record of the store's state, of this kind.
+    State(u16),
+    /// The checked head of a message's record.
+    RecordHead,
+    /// Its payload.
+    Payload,
+    /// The room table of a batch.
+    Table,
+    /// The trailer of a batch.
+    Trailer,
+    /// A mark.
+    Mark,
+}
+
+/// One stretch.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// In which file.
+    pub file: String,
+    /// Which bytes.
+    pub bytes: Range<u64>,
+    /// What it is.
+    pub part: Part,
+    /// Which batch, counted over all files; headers have none.
+    pub batch: Option<usize>,
+    /// Which message.
+    pub message: Option<MessageId>,
+    /// It lies in the last segment.
+    pub in_last: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub struct Map {
+    /// All stretches, in order.
+    pub places: Vec<Place>,
+}
+
+/// Damage: a file, a place, and the bytes put there.
+#[derive(Debug, Clone)]
+pub struct Blow {
+    /// In which file.
+    pub file: String,
+    /// Where.
+    pub at: u64,
+    /// What is there now.
+    pub bytes: Vec<u8>,
+}
+
+/// What blows do to messages.
+#[derive(Debug, Clone, Default)]
+struct Harm {
+    must: BTreeSet<MessageId>,
+    may: BTreeSet<MessageId>,
+    /// Rooms may have lost their names.
+    names: bool,
+    /// A leader was there that still had the last block in memory and may write it again, right.
+    live: bool,
+    /// A segment has lost all that says what it is.
+    unreadable: bool,
+    /// The last batch may be gone without a word: all that vouched for it was hit as well.
+    end: bool,
+}
+
+impl Map {
+    /// Looks at all segments of a disk.
+    ///
+    /// # Errors
+    /// When the files are not as the log writes them.
+    pub fn of(disk: &SimDisk) -> Verdict<Self> {
+        let mut map = Self::default();
+        let mut batches = 0;
+        let names: Vec<String> = disk
+            .list()
+            .map_err(|error| error.to_string())?
+            .into_iter()
+            .filter(|name| SegmentName::parse(name).is_some())
+            .collect();
+        let read = |name: &str| disk.content(name).unwrap_or_default();
+        let headers: Vec<SegmentHeader> = names
+            .iter()
+            .filter_map(|name| SegmentHeader::parse(&read(name)).ok())
+            .collect();
+        for (n, (name, header)) in names.iter().zip(&headers).enumerate() {
+            let limit = headers.get(n + 1).map(|next| next.base);
+            map.segment(
+                name,
+                header,
+                &read(name),
+                limit.map(|at| header.offset_of(at)),
+                &mut batches,
+            )?;
+        }
+        Ok(map)
+    }
+
+    fn segment(
+        &mut self,
+        file: &str,
+        header: &SegmentHeader,
+        content: &[u8],
+        limit: Option<u64>,
+        batches: &mut usize,
+    ) -> Verdict {
+        let place = |part, bytes: Range<u64>, batch, message| Place {
+            file: file.to_owned(),
+            bytes,
+            part,
+            batch,
+            message,
+            in_last: limit.is_none(),
+        };
+        self.places.push(place(Part::Header, 0..256, None, None));
+        self.places
+            .push(place(Part::Header, 2048..2304, None, None));
+        let mut at = DATA_OFFSET;
+        while limit.is_none_or(|limit| at < limit) {
+            let start = usize::try_from(at).unwrap_or(usize::MAX);
+            let Some(head) = content
+                .get(start..)
+                .and_then(|bytes| BatchHead::parse_any(bytes, header.marker))
+            else {
+                break;
+            };
+            let end = at + u64::from(head.length);
+            if head.kind.is_mark() {
+                self.places.push(place(Part::Mark, at..end, None, None));
+                break;
+            }
+            let batch = Some(*batches);
+            *batches += 1;
+            let bytes = content
+                .get(start..start + head.length as usize)
+                .ok_or("a batch is longer than its file")?;
+            let table = Table::parse(bytes, head.position).ok_or("a table cannot be read")?;
+            self.places
+                .push(place(Part::Head, at..at + HEAD_BYTES as u64, batch, None));
+            for run in table.runs() {
+                let mut offset = u64::from(run.offset);
+                for length in table.lengths(&run) {
+                    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                    let (record, _) = bytes
+                        .get(from..)
+                        .and_then(|bytes| next_record(bytes).ok().flatten())
+                        .ok_or("a record cannot be read")?;
+                    let (from, to) = (at + offset, at + offset + u64::from(length));
+                    offset += u64::from(length);
+                    if run.room.is_none() {
+                        let state = Part::State(record.fixed.kind);
+                        self.places.push(place(state, from..to, batch, None));
+                        continue;
+                    }
+                    let message = record
+                        .message()
+                        .ok()
+                        .and_then(|message| MessageId::parse(message.extensions));
+                    let payload =
+                        from + RECORD_FIXED_BYTES as u64 + u64::from(record.fixed.head_bytes);
+                    self.places
+                        .push(place(Part::RecordHead, from..payload, batch, message));
+                    if payload < to {
+                        self.places
+                            .push(place(Part::Payload, payload..to, batch, message));
+                    }
+                }
+            }
+            let trailer = end - TRAILER_BYTES as u64;
+            let rows = table.len() * RUN_BYTES + head.count as usize * 4;
+            let rows = at + u64::from(head.table)..at + u64::from(head.table) + rows as u64;
+            self.places.push(place(Part::Table, rows, batch, None));
+            self.places
+                .push(place(Part::Trailer, trailer..end, batch, None));
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// What a blow is aimed at, for people.
+    #[must_use]
+    pub fn describe(&self, blow: &Blow) -> String {
+        let end = blow.at + blow.bytes.len() as u64;
+        let places = self.places.iter().filter(|place| {
+            place.file == blow.file && place.bytes.start < end && blow.at < place.bytes.end
+        });
+        let parts: Vec<String> = places
+            .map(|place| {
+                format!(
+                    "{:?} {:?} of batch {:?} {:?}",
+                    place.part, place.bytes, place.batch, place.message
+                )
+            })
+            .collect();
+        format!("{} {}+{} {parts:?}", blow.file, blow.at, blow.bytes.len())
+    }
+
+    fn harm(&self, before: &SimDisk, after: &SimDisk) -> Harm {
+        let mut harm = Harm::default();
+        // What was hit, by batch; and headers and first heads, by file.
+        let mut hit: BTreeMap<usize, BTreeSet<Part>> = BTreeMap::new();
+        let mut begins: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut mark = false;
+        let changed = Changed::between(before, after);
+        for place in self.places.iter().filter(|place| changed.hits(place)) {
+            harm.must.extend(place.message);
+            harm.names |= matches!(place.part, Part::State(_));
+            mark |= place.part == Part::Mark && place.in_last;
+            if place.part == Part::Header || place.bytes.start == DATA_OFFSET {
+                *begins.entry(&place.file).or_default() += 1;
+            }
+            if let Some(batch) = place.batch {
+                hit.entry(batch).or_default().insert(place.part);
+            }
+        }
+        harm.unreadable = begins.values().any(|hits| *hits == 3);
+        let last = self.places.iter().filter_map(|place| place.batch).max();
+        let is_table = |part: &Part| matches!(part, Part::Table | Part::Trailer);
+        for (batch, parts) in &hit {
+            let mut is_unknown = parts.iter().any(is_table) && !parts.iter().all(is_table);
+            // Without its head a batch is found from behind, by its table; but not across one that has lost both.
+            let mut next = *batch;
+            while let Some(parts) = hit.get(&next).filter(|parts| parts.contains(&Part::Head)) {
+                is_unknown |= parts.iter().any(is_table);
+                next += 1;
+            }
+            let is_end = mark && Some(*batch) == last;
+            harm.end |= is_end;
+            if is_unknown || is_end {
+                harm.names = true;
+                let inside = self
+                    .places
+                    .iter()
+                    .filter(|place| place.batch == Some(*batch));
+                harm.may.extend(inside.filter_map(|place| place.message));
+            }
+        }
+        harm
+    }
+}
+
+/// Files before and after.
+struct Changed(BTreeMap<String, (Vec<u8>, Vec<u8>)>);
+
+impl Changed {
+    fn between(before: &SimDisk, after: &SimDisk) -> Self {
+        let names = before.list().unwrap_or_default();
+        let files = names.into_iter().filter_map(|name| {
+            let both = (before.content(&name)?, after.content(&name)?);
+            (both.0 != both.1).then_some((name, both))
+        });
+        Self(files.collect())
+    }
+
+    fn hits(&self, place: &Place) -> bool {
+        self.0.get(&place.file).is_some_and(|(before, after)| {
+            let range = |bytes: &[u8]| {
+                let from = usize::try_from(place.bytes.start).ok()?;
+                let to = usize::try_from(place.bytes.end).ok()?;
+                Some(bytes.get(from..to)?.to_vec())
+            };
+            range(before) != range(after)
+        })
+    }
+}
+
+/// A store that was written and closed, and what everybody knows of it.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Where it lies.
+    pub disk: SimDisk,
+    /// What was acknowledged.
+    pub ledger: Ledger,
+    /// What lies where.
+    pub map: Map,
+    limits: Limits,
+}
+
+impl Subject {
+    /// Writes a store, over a few leaders.
+    ///
+    /// # Errors
+    /// When a promise is broken already.
+    pub fn write(rng: &mut Rng, limits: Limits, acts: u32) -> Verdict<Self> {
+        let disk = SimDisk::new(rng.next());
+        let mut ledger = Ledger::default();
+        let mut workload = Workload::new(rng.fork());
+        for _ in 0..3 {
+            let mut rig =
+                Rig::open(&disk, limits, rng).map_err(|error| format!("at the start: {error}"))?;
+            for _ in 0..acts {
+                workload.act(&mut rig, &mut ledger)?;
+            }
+            rig.work();
+            rig.engine.keep_house();
+            rig.engine.close();
+            rig.answers(&mut ledger)?;
+        }
+        let map = Map::of(&disk)?;
+        Ok(Self {
+            disk,
+            ledger,
+            map,
+            limits,
+        })
+    }
+
+    /// Strikes, and checks what is served: by the leader that was there already if `live`, by the next one, and, after more was
+    /// stored and the power was cut, by the one after that.
+    ///
+    /// # Errors
+    /// When a promise is broken.
+    pub fn strike(&self, blows: &[Blow], live: bool, rng: &mut Rng) -> Verdict {
+        let disk = self.disk.kill();
+        let mut ledger = self.ledger.clone();
+        let early = live.then(|| self.open(&disk, rng));
+        let after = self.disk.kill();
+        for disk in [&disk, &after] {
+            for blow in blows {
+                if !disk.corrupt(&blow.file, blow.at, &blow.bytes) {
+                    return Err(format!("there is no file {}", blow.file));
+                }
+            }
+        }
+        let mut harm = self.map.harm(&self.disk, &after);
+        harm.live = live;
+        ledger.lied_to |= harm.end;
+        let rig = match early.unwrap_or_else(|| self.open(&disk, rng)) {
+            Ok(rig) => rig,
+            Err(RecoveryError::Unreadable { .. }) if harm.unreadable => return Ok(()),
+            Err(error) => return Err(format!("the store cannot be opened: {error}")),
+        };
+        serve(&rig, &mut ledger, &harm).map_err(|why| format!("the first leader: {why}"))?;
+        if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
+            return Err("damage was met and not counted".to_owned());
+        }
+        let mut rig = rig;
+        go_on(&mut rig, &mut ledger, &harm)?;
+        let mode = CrashMode::draw(rng);
+        let again = disk.crash(rng, mode);
+        let rig = match self.open(&again, rng) {
+            Ok(rig) => rig,
+            Err(RecoveryError::Unreadable { .. }) if harm.unreadable => return Ok(()),
+            Err(error) => {
+                return Err(format!(
+                    "after {mode:?} the store cannot be opened: {error}"
+                ));
+            }
+        };
+        serve(&rig, &mut ledger, &harm).map_err(|why| format!("the leader after {mode:?}: {why}"))
+    }
+
+    fn open(&self, disk: &SimDisk, rng: &mut Rng) -> Result<Rig, RecoveryError> {
+        Rig::open(disk, self.limits, rng)
+    }
+}
+
+/// Reads everything and compares it with what should be there.
+fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
+    let listed: BTreeSet<u16> = rig.rooms()?.into_iter().map(|(room, _)| room).collect();
+    let mut served = BTreeSet::new();
+    let mut skipped: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
+    for room in &listed {
+        if let Some(shown) = rig.read(ledger, *room, 1, 1 << 20)? {
+            served.extend(shown.messages.into_iter().map(|(_, id)| id));
+            skipped.insert(*room, shown.skips);
+        }
+    }
+    for (id, sent) in &ledger.sent {
+        let Fate::Acked(seq) = sent.fate else {
+            continue;
+        };
+        if served.contains(id) {
+            if harm.must.contains(id) && !harm.live {
+                return Err(format!("{id:?} was hit and is served"));
+            }
+            continue;
+        }
+        if !listed.contains(&sent.room) && harm.names {
+            continue;
+        }
+        if !harm.must.contains(id) && !harm.may.contains(id) {
+            return Err(format!(
+                "{id:?} at seq {seq} of room {} was not hit and is not served",
+                sent.room
+            ));
+        }
+        let told = skipped
+            .get(&sent.room)
+            .is_some_and(|skips| skips.iter().any(|(from, to)| (from..=to).contains(&&seq)));
+        if !told && !harm.end {
+            return Err(format!(
+                "{id:?} at seq {seq} of room {} is neither served nor told as damaged",
+                sent.room
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Stores a message in every room that still has its name; each gets a seq that nobody had.
+fn go_on(rig: &mut Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
+    for (room, _) in rig.rooms()? {
+        let id = MessageId {
+            producer: 1000 + room,
+            number: 1,
+        };
+        let newest = ledger
+            .sent
+            .values()
+            .filter(|sent| sent.room == room)
+            .filter_map(|sent| match sent.fate {
+                Fate::Acked(seq) => Some(seq),
+                _ => None,
+            })
+            .max();
+        ledger.send(id, room, Bytes::from_static(b"after the damage"));
+        rig.send(ledger, id, 1)?;
+        rig.work();
+        rig.answers(ledger)?;
+        let fate = ledger.sent.get(&id).map(|sent| sent.fate);
+        match fate {
+            Some(Fate::Acked(seq)) if Some(seq) > newest || harm.end => {}
+            other => {
+                return Err(format!(
+                    "room {room} went up to seq {newest:?}, and the next message is {other:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Strikes so many times at random: bits, blocks of zeros, blocks that changed places.
+///
+/// # Errors
+/// The first [`Failure`].
+pub fn explore(seed: u64, strikes: u64) -> Result<u64, Failure> {
+    const STRIKES_EACH: u64 = 60;
+    let mut rng = Rng::new(seed);
+    let mut done = 0;
+    let failure = |what: String, place: String| Failure {
+        seed,
+        place,
+        what,
+        history: String::new(),
+    };
+    while done < strikes {
+        let limits = Limits::draw(&mut rng);
+        let subject = Subject::write(&mut rng, limits, 14)
+            .map_err(|what| failure(what, format!("strike {done}, before it")))?;
+        for _ in 0..STRIKES_EACH {
+            done += 1;
+            let blows = draw(&subject, &mut rng);
+            let live = rng.chance(1, 4);
+            let told: Vec<String> = blows
+                .iter()
+                .map(|blow| subject.map.describe(blow))
+                .collect();
+            subject.strike(&blows, live, &mut rng).map_err(|what| {
+                failure(what, format!("strike {done} (live: {live}) at {told:?}"))
+            })?;
+        }
+    }
+    Ok(done)
+}
+
+/// One act of an ageing disk.
+fn draw(subject: &Subject, rng: &mut Rng) -> Vec<Blow> {
+    let files: Vec<String> = subject.disk.list().unwrap_or_default();
+    let spot = |rng: &mut Rng, unit: u64| {
+        // Mostly where something is.
+        if let Some(place) = rng.pick(&subject.map.places)
+            && !rng.chance(1, 8)
+        {
+            let at = place.bytes.start + rng.below(place.bytes.end - place.bytes.start);
+            return (place.file.clone(), at / unit * unit);
+        }
+        let file = rng.pick(&files).cloned().unwrap_or_default();
+        let len = subject
+            .disk
+            .content(&file)
+            .map_or(1, |content| content.len()) as u64;
+        (file, rng.below(len) / unit * unit)
+    };
+    let bytes_at = |file: &str, at: u64, len: u64| {
+        let content = subject.disk.content(file).unwrap_or_default();
+        let from = usize::try_from(at).unwrap_or(0);
+        let to = content.len().min(from + usize::try_from(len).unwrap_or(0));
+        content.get(from..to).unwrap_or_default().to_vec()
+    };
+    match rng.below(6) {
+        // A bit, or a few bits here and there.
+        kind @ 0..3 => (0..=kind)
+            .map(|_| {
+                let (file, at) = spot(rng, 1);
+                let bit = 1 << rng.below(8);
+                let bytes = bytes_at(&file, at, 1)
+                    .iter()
+                    .map(|byte| byte ^ bit)
+                    .collect();
+                Blow { file, at, bytes }
+            })
+            .collect(),
+        // Blocks of zeros.
+        3 | 4 => {
+            let unit = if rng.coin() { 512 } else { 4096 };
+            let (file, at) = spot(rng, unit);
+            let bytes = vec![0; usize::try_from(unit).unwrap_or(512)];
+            vec![Blow { file, at, bytes }]
+        }
+        // Two blocks that changed places, or a block that was written to a second place as well.
+        _ => {
+            let unit = if rng.coin() { 512 } else { 4096 };
+            let (one, other) = (spot(rng, unit), spot(rng, unit));
+            let first = Blow {
+                bytes: bytes_at(&other.0, other.1, unit),
+                file: one.0.clone(),
+                at: one.1,
+            };
+            let second = Blow {
+                bytes: bytes_at(&one.0, one.1, unit),
+                file: other.0,
+                at: other.1,
+            };
+            if rng.coin() {
+                vec![first, second]
+            } else {
+                vec![first]
+            }
+        }
+    }
+}
