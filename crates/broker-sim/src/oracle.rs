@@ -44,6 +44,22 @@ impl MessageId {
         list
     }
 
+    /// The first message that a text names.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let number = |after: &str| {
+            let rest = text.split_once(after)?.1;
+            rest.split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
+        };
+        Some(Self {
+            producer: u16::try_from(number("producer: ")?).ok()?,
+            number: number("number: ")?,
+        })
+    }
+
     /// Reads it back.
     #[must_use]
     pub fn parse(list: &[u8]) -> Option<Self> {

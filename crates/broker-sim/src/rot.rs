@@ -244,7 +244,8 @@ impl Map {
             }
         }
         harm.unreadable = begins.values().any(|hits| *hits == 3);
-        let last = self.places.iter().filter_map(|place| place.batch).max();
+        let gone = if mark { self.unvouched(&hit) } else { None };
+        harm.end = gone.is_some();
         let is_table = |part: &Part| matches!(part, Part::Table | Part::Trailer);
         for (batch, parts) in &hit {
             let mut is_unknown = parts.iter().any(is_table) && !parts.iter().all(is_table);
@@ -254,18 +255,39 @@ impl Map {
                 is_unknown |= parts.iter().any(is_table);
                 next += 1;
             }
-            let is_end = mark && Some(*batch) == last;
-            harm.end |= is_end;
-            if is_unknown || is_end {
+            if is_unknown {
                 harm.names = true;
-                let inside = self
-                    .places
-                    .iter()
-                    .filter(|place| place.batch == Some(*batch));
-                harm.may.extend(inside.filter_map(|place| place.message));
+                harm.may.extend(self.messages(|other| other == *batch));
             }
         }
+        if let Some(gone) = gone {
+            harm.names = true;
+            harm.may.extend(self.messages(|batch| batch >= gone));
+        }
         harm
+    }
+
+    fn messages(&self, of: impl Fn(usize) -> bool) -> impl Iterator<Item = MessageId> {
+        self.places
+            .iter()
+            .filter(move |place| place.batch.is_some_and(&of))
+            .filter_map(|place| place.message)
+    }
+
+    /// Without a mark, what was acknowledged last is vouched for by nothing but itself. From the first batch there that was hit, it
+    /// looks like a write that was cut short.
+    fn unvouched(&self, hit: &BTreeMap<usize, BTreeSet<Part>>) -> Option<usize> {
+        let in_last = self.places.iter().filter(|place| place.in_last);
+        let batches: BTreeSet<usize> = in_last.filter_map(|place| place.batch).collect();
+        let has_head = |batch: &&usize| {
+            hit.get(batch)
+                .is_none_or(|parts| !parts.contains(&Part::Head))
+        };
+        let newest = batches.iter().rfind(has_head).or(batches.first())?;
+        batches
+            .range(newest..)
+            .find(|batch| hit.contains_key(batch))
+            .copied()
     }
 }
 
@@ -411,7 +433,7 @@ fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
         }
         if !harm.must.contains(id) && !harm.may.contains(id) {
             return Err(format!(
-                "{id:?} at seq {seq} of room {} was not hit and is not served",
+                "{id:?} at seq {seq} of room {} was not hit and is not served; skipped are {skipped:?}",
                 sent.room
             ));
         }
@@ -487,7 +509,20 @@ pub fn explore(seed: u64, strikes: u64) -> Result<u64, Failure> {
                 .iter()
                 .map(|blow| subject.map.describe(blow))
                 .collect();
-            subject.strike(&blows, live, &mut rng).map_err(|what| {
+            subject.strike(&blows, live, &mut rng).map_err(|mut what| {
+                if let Some(id) = MessageId::find(&what) {
+                    for place in subject
+                        .map
+                        .places
+                        .iter()
+                        .filter(|place| place.message == Some(id))
+                    {
+                        what += &format!(
+                            "\n  {} {:?} {:?} of batch {:?}",
+                            place.file, place.part, place.bytes, place.batch
+                        );
+                    }
+                }
                 failure(what, format!("strike {done} (live: {live}) at {told:?}"))
             })?;
         }

@@ -228,12 +228,12 @@ impl IndexBuilder {
         }
     }
 
-    /// Takes the state records of a batch.
-    pub(crate) fn state_records(&mut self, records: &[u8]) {
+    /// Takes the state records of the batch at `batch`.
+    pub(crate) fn state_records(&mut self, records: &[u8], batch: LogPosition) {
         let mut at = 0;
         while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
             if record.head.kind == kind::ROOM
-                && record.payload_is_whole()
+                && RawRecord::parse_state(record.bytes, batch).is_some()
                 && let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(record.payload())
             {
                 let previous = match room.head {

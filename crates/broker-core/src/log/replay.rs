@@ -125,15 +125,15 @@ impl Replay {
         let at = view.head.position.plus(u64::from(run.offset));
         let bytes = window.up_to(at, run.bytes as usize)?;
         if let Some(index) = index {
-            index.state_records(&bytes);
+            index.state_records(&bytes, view.head.position);
         }
         let mut offset = 0;
         for length in view.lengths(run) {
             let record = bytes
                 .get(offset..offset + length as usize)
-                .and_then(RawRecord::parse);
+                .and_then(|bytes| RawRecord::parse_state(bytes, view.head.position));
             offset += length as usize;
-            match record.filter(RawRecord::payload_is_whole) {
+            match record {
                 Some(record) => {
                     self.state_record(record.head.kind, record.payload(), view.head.position, pass)
                 }

@@ -371,14 +371,21 @@ fn is_whole(head: &BatchHead, bytes: &[u8]) -> bool {
     };
     table.runs().all(|run| {
         let mut at = run.offset as usize;
+        let mut seq = run.first_seq.get();
         table.lengths(&run).all(|length| {
             let record = bytes
                 .get(at..at + length as usize)
                 .and_then(RawRecord::parse);
             at += length as usize;
+            let expected = match run.room.is_none() {
+                true => head.position.get(),
+                false => seq,
+            };
+            seq = seq.saturating_add(1);
             record.is_some_and(|record| {
                 record.bytes.len() == length as usize
                     && record.head.room == run.room
+                    && record.head.seq.get() == expected
                     && record.payload_is_whole()
             })
         })

@@ -185,7 +185,7 @@ impl<S: Storage> Segments<S> {
                 if run.room.is_none() {
                     let from = run.offset as usize;
                     let records = batch.get(from..from + run.bytes as usize);
-                    builder.state_records(records.unwrap_or_default());
+                    builder.state_records(records.unwrap_or_default(), head.position);
                 } else {
                     builder.messages(&run, head.position, Micros::new(head.time));
                 }
@@ -297,7 +297,7 @@ impl<S: Storage> Segments<S> {
                         if run.room.is_none() {
                             let place = at.plus(u64::from(run.offset));
                             let records = scanner.window.up_to(place, run.bytes as usize)?;
-                            builder.state_records(&records);
+                            builder.state_records(&records, at);
                         } else {
                             builder.messages(&run, at, Micros::new(view.head.time));
                         }

@@ -1,7 +1,8 @@
 //! Records that are not messages: rooms, producers, cursors, checkpoints.
 //!
-//! They have the same fixed head as a message's record, with seq and time 0; their payload is one
-//! frozen postcard struct. A kind that is not known is kept and skipped, unless its critical bit
+//! They have the same fixed head as a message's record, with time 0 and, in place of a seq, the
+//! position of the batch that holds them: a record that a disk wrote to the wrong place is not taken
+//! for one that belongs there. Their payload is one frozen postcard struct. A kind that is not known is kept and skipped, unless its critical bit
 //! says that the store cannot be understood without it.
 
 use broker_proto::record::{RECORD_FIXED_BYTES, RecordHead};
@@ -9,6 +10,7 @@ use broker_proto::{Micros, RoomId, Seq};
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{Fields, crc32c, put};
+use super::position::LogPosition;
 
 /// The kinds of records; frozen numbers.
 pub(crate) mod kind {
@@ -128,6 +130,13 @@ fn finish(kind: u16, room: RoomId, record: &mut [u8]) {
     put(record, 0, &crc.to_le_bytes());
 }
 
+/// Says in an encoded state record which batch it belongs to.
+pub(crate) fn stamp(record: &mut [u8], at: LogPosition) {
+    put(record, 16, &at.get().to_le_bytes());
+    let crc = crc32c(&[record.get(4..RECORD_FIXED_BYTES).unwrap_or_default()]);
+    put(record, 0, &crc.to_le_bytes());
+}
+
 /// The head of a message's record, ready to be followed by message head and payload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MessageHead<'a> {
@@ -187,6 +196,13 @@ impl<'a> RawRecord<'a> {
         }
         let bytes = bytes.get(..total)?;
         (head.crc == crc32c(&[bytes.get(4..covered)?])).then_some(Self { head, bytes })
+    }
+
+    /// Takes the state record at the front of `bytes`; `None` unless all of it is right and it belongs
+    /// to the batch at this position.
+    pub(crate) fn parse_state(bytes: &'a [u8], at: LogPosition) -> Option<Self> {
+        Self::parse(bytes)
+            .filter(|record| record.head.seq.get() == at.get() && record.payload_is_whole())
     }
 
     /// The payload, without its checksum being looked at.

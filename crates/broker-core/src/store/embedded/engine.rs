@@ -328,10 +328,11 @@ impl<S: Storage> Engine<S> {
         } else {
             self.mentioned_from
         };
+        let at = self.writer.end();
         let buf = self.writer.buffer();
         self.builder.begin(buf);
-        for record in &self.pending {
-            put_state(&mut self.builder, buf, record);
+        for record in &mut self.pending {
+            put_state(&mut self.builder, buf, record, at);
         }
         let mut order: Vec<(RoomId, usize)> = Vec::with_capacity(self.admitted.len());
         let mut record = Vec::new();
@@ -351,11 +352,11 @@ impl<S: Storage> Engine<S> {
                 &room_record(&rooms, id, &slot),
                 &mut record,
             );
-            put_state(&mut self.builder, buf, &record);
+            put_state(&mut self.builder, buf, &mut record, at);
         }
-        for (at, admitted) in self.admitted.iter().enumerate() {
+        for (n, admitted) in self.admitted.iter().enumerate() {
             if let Some(placed) = &admitted.decision.placed {
-                order.push((placed.room, at));
+                order.push((placed.room, n));
             }
         }
         order.sort_unstable();
@@ -373,7 +374,7 @@ impl<S: Storage> Engine<S> {
                         &room_record(&rooms, *room, slot),
                         &mut record,
                     );
-                    put_state(&mut self.builder, buf, &record);
+                    put_state(&mut self.builder, buf, &mut record, at);
                 }
             }
         }
@@ -393,7 +394,7 @@ impl<S: Storage> Engine<S> {
                     run,
                 );
                 state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
-                put_state(&mut self.builder, buf, &record);
+                put_state(&mut self.builder, buf, &mut record, at);
             }
         }
         for key in self
@@ -404,17 +405,17 @@ impl<S: Storage> Engine<S> {
             record.clear();
             let cursor = cursor_record(key, self.sequencer.cursors.get(key));
             state::encode(kind::CURSOR, RoomId::NONE, &cursor, &mut record);
-            put_state(&mut self.builder, buf, &record);
+            put_state(&mut self.builder, buf, &mut record, at);
         }
-        let piece = self
+        let mut piece = self
             .checkpoint
             .as_mut()
             .map(|checkpoint| checkpoint.piece(&rooms, &self.sequencer));
-        if let Some(piece) = &piece {
-            put_state(&mut self.builder, buf, &piece.record);
+        if let Some(piece) = &mut piece {
+            put_state(&mut self.builder, buf, &mut piece.record, at);
         }
-        for (_, at) in order {
-            if let Some(admitted) = self.admitted.get(at)
+        for (_, n) in order {
+            if let Some(admitted) = self.admitted.get(n)
                 && let Some(placed) = &admitted.decision.placed
             {
                 put_messages(&mut self.builder, buf, &admitted.append, placed, now);
@@ -730,7 +731,13 @@ fn drop_record(key: &ProducerKey) -> Vec<u8> {
     record
 }
 
-fn put_state(builder: &mut BatchBuilder, buf: &mut AlignedBuf, record: &[u8]) {
+fn put_state(
+    builder: &mut BatchBuilder,
+    buf: &mut AlignedBuf,
+    record: &mut [u8],
+    batch: LogPosition,
+) {
+    state::stamp(record, batch);
     builder.record(buf, RoomId::NONE, Seq::NONE, |buf| {
         buf.extend_from_slice(record)
     });
