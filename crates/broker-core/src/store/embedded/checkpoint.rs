@@ -31,6 +31,8 @@ pub(super) struct Checkpoint {
     bytes: u64,
     next_room: u32,
     producers: Vec<ProducerKey>,
+    /// The producer whose runs did not all fit, and the first number that is still to come.
+    partial: Option<(ProducerKey, u64)>,
     cursors: Vec<CursorKey>,
     finished: bool,
 }
@@ -58,6 +60,7 @@ impl Checkpoint {
                 .iter()
                 .map(|(key, _)| key.clone())
                 .collect(),
+            partial: None,
             cursors: sequencer
                 .cursors
                 .iter()
@@ -93,6 +96,7 @@ impl Checkpoint {
         self.add_cursors(sequencer, &mut records);
         self.finished = rooms.get(RoomId::new(self.next_room)).is_none()
             && self.producers.is_empty()
+            && self.partial.is_none()
             && self.cursors.is_empty();
         let chunk = CheckpointChunk {
             begin: self.begin.get(),
@@ -119,11 +123,13 @@ impl Checkpoint {
 
     fn add_producers(&mut self, sequencer: &Sequencer, records: &mut Vec<u8>) {
         while records.len() < CHUNK_BYTES_MAX {
-            let Some(key) = self.producers.pop() else {
+            let next = self.partial.take();
+            let Some((key, from)) = next.or_else(|| Some((self.producers.pop()?, 0))) else {
                 break;
             };
             if let Some(producer) = sequencer.producers.get(&key) {
-                add_producer(&key, producer, records);
+                let rest = add_producer(&key, producer, from, records);
+                self.partial = rest.map(|number| (key, number));
             }
         }
     }
@@ -188,9 +194,20 @@ pub(super) fn run_record<'a>(
     }
 }
 
-fn add_producer(key: &ProducerKey, producer: &Producer, records: &mut Vec<u8>) {
-    for run in &producer.runs {
+/// Adds the runs of a producer from a number on; gives the number that the next piece begins with
+/// when not all of them fit. What changes meanwhile is in the log behind the beginning anyway.
+fn add_producer(
+    key: &ProducerKey,
+    producer: &Producer,
+    from: u64,
+    records: &mut Vec<u8>,
+) -> Option<u64> {
+    for run in producer.runs.iter().filter(|run| run.first >= from) {
+        if records.len() >= CHUNK_BYTES_MAX {
+            return Some(run.first);
+        }
         let record = run_record(key, producer.claimed, producer.used.get(), *run);
         push_chunk_record(kind::PRODUCER_RUN, &record, records);
     }
+    None
 }
