@@ -10,6 +10,7 @@ use broker_core::store::Store;
 use broker_sim::disk::OpKind;
 use broker_sim::oracle::{Fate, Ledger, MessageId, check};
 use broker_sim::rig::{Limits, Rig};
+use broker_sim::rot::{Map, Part};
 use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk, Tear};
 use bytes::Bytes;
 
@@ -357,4 +358,78 @@ fn a_producer_with_many_runs_fits_into_a_checkpoint() {
     }
     rig.work();
     rig.answers(&mut ledger).unwrap();
+}
+
+const FIRST: &str = "0000000000000001-0000.seg";
+
+#[test]
+fn a_mark_that_should_have_been_written_over_does_not_end_the_log() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    send(&mut rig, &mut ledger, 1, 100);
+    rig.engine.idle();
+    let with_mark = disk.content(FIRST).unwrap();
+    for number in 2..=4 {
+        send(&mut rig, &mut ledger, number, 5000);
+    }
+    // The disk has dropped the first block of the second batch, so that the mark is still there.
+    let block = with_mark[4096..8192].to_vec();
+    assert!(disk.corrupt(FIRST, 4096, &block));
+    let mut rig = open(&disk.kill());
+    let shown = rig.read(&mut ledger, 1, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.skips, [(2, 2)]);
+    assert_eq!(shown.messages.len(), 3);
+    assert!(rig.store.info().damaged > 0);
+    assert!(matches!(send(&mut rig, &mut ledger, 5, 100), Fate::Acked(seq) if seq > 4));
+}
+
+#[test]
+fn a_first_segment_that_is_missing_is_noticed() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    // Two messages fill the first segment; the third names the room again in the second.
+    for number in 1..=3 {
+        send(&mut rig, &mut ledger, number, 6000);
+    }
+    rig.engine.close();
+    assert!(rig.store.info().segments > 1);
+    disk.delete(FIRST).unwrap();
+    let mut rig = open(&disk.kill());
+    assert!(rig.store.info().damaged > 0);
+    let shown = rig.read(&mut ledger, 1, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.messages.last(), Some(&(3, id(3))));
+    assert!(matches!(send(&mut rig, &mut ledger, 4, 100), Fate::Acked(seq) if seq > 3));
+}
+
+#[test]
+fn a_room_whose_name_is_lost_gives_its_messages_to_no_other() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    for (number, room) in [(1, 1), (2, 2), (3, 3), (4, 1), (5, 3)] {
+        ledger.send(id(number), room, Bytes::from_static(b"text"));
+        rig.send(&ledger, id(number), 1).unwrap();
+        rig.work();
+    }
+    rig.engine.close();
+    rig.answers(&mut ledger).unwrap();
+    // The record that names the first room is rotten: the two that were made after it are not touched.
+    let map = Map::of(&disk).unwrap();
+    let name = map.places.iter().find(|place| place.part == Part::State(2));
+    let blow = Map::flip(&disk, FIRST, name.unwrap().bytes.start + 50);
+    assert!(disk.corrupt(&blow.file, blow.at, &blow.bytes));
+    let mut rig = open(&disk.kill());
+    for (room, messages) in [(2, 1), (3, 2)] {
+        let shown = rig.read(&mut ledger, room, 1, 1 << 20).unwrap().unwrap();
+        assert_eq!((shown.messages.len(), shown.skips.len()), (messages, 0));
+    }
+    assert_eq!(rig.read(&mut ledger, 1, 1, 1 << 20).unwrap(), None);
+    ledger.send(id(6), 9, Bytes::from_static(b"in a new room"));
+    rig.send(&ledger, id(6), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
+    let shown = rig.read(&mut ledger, 9, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.messages, [(1, id(6))]);
 }
