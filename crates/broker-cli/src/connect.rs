@@ -6,7 +6,7 @@ use std::path::Path;
 
 use broker_core::dir::DirError;
 use broker_core::{Client, ClientConfig, Error, ErrorKind, Node, Role};
-use broker_proto::ErrorCode;
+use broker_proto::{ErrorCode, RoomName};
 
 use crate::config::{Config, Listen, Target};
 use crate::exit::{Exit, Failure, chain};
@@ -95,6 +95,13 @@ pub(crate) async fn connect(config: &Config, address: &str) -> Result<Client, Fa
 
 /// What this program calls itself to a broker.
 const BUILD: &str = concat!("broker ", env!("CARGO_PKG_VERSION"));
+
+/// Checks the name of a room before anything else is done. The broker's own names pass: they can be
+/// read, and the broker knows which can be sent to.
+pub(crate) fn room_name(name: &str) -> Result<RoomName, Failure> {
+    RoomName::parse_reserved(name)
+        .map_err(|error| Failure::usage(format!("'{name}' cannot be a room's name: {error}")))
+}
 
 /// Does `work` unless a signal comes first, which then is how the command ends.
 pub(crate) async fn unless_stopped<T, E: Into<Failure>>(

@@ -291,6 +291,20 @@ impl Map {
     }
 }
 
+impl Map {
+    /// A bit of one byte turned, as a blow against `disk`.
+    #[must_use]
+    pub fn flip(disk: &SimDisk, file: &str, at: u64) -> Blow {
+        let content = disk.content(file).unwrap_or_default();
+        let byte = usize::try_from(at).ok().and_then(|at| content.get(at));
+        Blow {
+            file: file.to_owned(),
+            at,
+            bytes: vec![byte.copied().unwrap_or(0) ^ 0x10],
+        }
+    }
+}
+
 /// Files before and after.
 struct Changed(BTreeMap<String, (Vec<u8>, Vec<u8>)>);
 

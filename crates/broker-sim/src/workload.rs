@@ -70,7 +70,7 @@ impl Workload {
         if self.rng.chance(1, 3) {
             rig.engine.keep_house();
         }
-        Ok(())
+        rig.answers(ledger)
     }
 
     /// Lets the writer work, hears its answers, and reads a little.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process;
 
 use broker_core::dir::{DirError, ExitClass, SOCKET_NAME};
+use broker_core::log::RecoveryError;
 use broker_core::{Error, ErrorKind, Node, Role};
 
 use crate::config::{Config, Listen};
@@ -93,7 +94,7 @@ fn failure(error: &Error) -> Failure {
             // Writing to a string cannot fail.
             let _ = write!(words, ": {text}");
         }
-        class = class.or_else(|| error.downcast_ref::<DirError>().map(DirError::exit_class));
+        class = class.or_else(|| class_of(error));
         cause = error.source();
     }
     let exit = match (class, error.kind()) {
@@ -103,6 +104,19 @@ fn failure(error: &Error) -> Failure {
         _ => Exit::Disk,
     };
     Failure::new(exit, words)
+}
+
+/// What kind of failure a cause is, if it is one that the directory or the log knows.
+fn class_of(error: &(dyn StdError + 'static)) -> Option<ExitClass> {
+    match error.downcast_ref::<RecoveryError>() {
+        Some(
+            RecoveryError::Newer { .. }
+            | RecoveryError::NewerFeatures { .. }
+            | RecoveryError::UnknownRecord { .. },
+        ) => Some(ExitClass::NewerFormat),
+        Some(_) => Some(ExitClass::Disk),
+        None => error.downcast_ref::<DirError>().map(DirError::exit_class),
+    }
 }
 
 #[cfg(test)]

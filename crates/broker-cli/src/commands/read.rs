@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use crate::args::ReadArgs;
 use crate::config::Config;
-use crate::connect::{Link, Stay, unless_stopped};
+use crate::connect::{Link, Stay, room_name, unless_stopped};
 use crate::exit::{Exit, Failure, chain};
 use crate::format::{Entry, Gap, Style};
 use crate::output::{self, Stdout, say};
@@ -22,6 +22,7 @@ const FOLLOW_LAST: u64 = 10;
 
 /// Runs the command.
 pub(crate) async fn run(config: &Config, args: ReadArgs, mut stop: Stop) -> Result<(), Failure> {
+    let room = room_name(&args.room)?;
     let start = match &args.from {
         Some(text) => start::parse(text, time::now())?,
         None if args.follow => StartAt::last(FOLLOW_LAST),
@@ -37,12 +38,11 @@ pub(crate) async fn run(config: &Config, args: ReadArgs, mut stop: Stop) -> Resu
     };
     let link = unless_stopped(&mut stop, Link::open(config, stay)).await?;
     let mut printer = Printer::new(&args);
-    let result = match link.client().room(&args.room) {
-        Ok(room) if args.follow => {
-            unless_stopped(&mut stop, follow(&room, start, &mut printer)).await
-        }
-        Ok(room) => unless_stopped(&mut stop, history(&room, start, &mut printer)).await,
-        Err(error) => Err(error.into()),
+    let room = link.client().room_named(room);
+    let result = if args.follow {
+        unless_stopped(&mut stop, follow(&room, start, &mut printer)).await
+    } else {
+        unless_stopped(&mut stop, history(&room, start, &mut printer)).await
     };
     // What was printed before an error or a signal belongs to whoever reads it.
     let flushed = printer.out.flush().map_err(Failure::from);

@@ -5,7 +5,7 @@
 //! order and prints them. What waits between them is bounded, so the input may be of any size.
 
 use std::future::Future;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::pin::pin;
@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use broker_core::{Ack, BulkTicket, Error, Outcome, Room, Ticket};
 use broker_proto::limits::PAYLOAD_BYTES_MAX;
-use broker_proto::{Epoch, Level, Position};
+use broker_proto::{Epoch, Level, Position, RoomName};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::args::SendArgs;
 use crate::config::Config;
-use crate::connect::{Link, Stay, unless_stopped};
+use crate::connect::{Link, Stay, room_name, unless_stopped};
 use crate::escape;
 use crate::exit::{Exit, Failure};
 use crate::lines::{LineSplitter, chunks};
@@ -29,15 +29,16 @@ use crate::signals::Stop;
 
 /// Runs the command.
 pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Result<(), Failure> {
+    let room = room_name(&args.room)?;
     if args.lines {
-        return lines(config, &args, stop).await;
+        return lines(config, &args, room, stop).await;
     }
     let payload = match &args.text {
         Some(text) if text != "-" => Bytes::copy_from_slice(text.as_bytes()),
-        _ => whole_input()?,
+        _ => unless_stopped(&mut stop, whole_input()).await?,
     };
     let link = unless_stopped(&mut stop, Link::open(config, Stay::OneShot)).await?;
-    let sent = unless_stopped(&mut stop, one(&link, &args, payload)).await;
+    let sent = unless_stopped(&mut stop, one(&link, &args, room, payload)).await;
     let closed = link.close().await;
     let ack = sent?;
     if args.json {
@@ -56,33 +57,32 @@ pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Resu
     closed
 }
 
-async fn one(link: &Link, args: &SendArgs, payload: Bytes) -> Result<Ack, Failure> {
-    let room = link.client().room(&args.room)?;
+async fn one(link: &Link, args: &SendArgs, room: RoomName, payload: Bytes) -> Result<Ack, Failure> {
+    let room = link.client().room_named(room);
     match &args.id {
         Some(key) => Ok(room.send_with_id(key, 1, payload).await?),
         None => Ok(room.send(payload).await?),
     }
 }
 
-/// All of standard input, unless it is more than any broker takes.
-fn whole_input() -> Result<Bytes, Failure> {
-    let input = io::stdin().lock();
+/// All of standard input, unless it is more than any broker takes. It is read on another thread, so
+/// that a signal is heard while somebody types.
+async fn whole_input() -> Result<Bytes, Failure> {
     if io::stdin().is_terminal() {
         say("reading the message from the terminal; Ctrl-D ends it");
     }
+    let mut chunks = chunks(io::stdin()).map_err(|error| unreadable(&error))?;
     let mut payload = Vec::new();
-    let limit = u64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(u64::MAX);
-    input
-        .take(limit + 1)
-        .read_to_end(&mut payload)
-        .map_err(|error| unreadable(&error))?;
-    if payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(Failure::new(
-            Exit::Refused,
-            format!(
-                "standard input is longer than {PAYLOAD_BYTES_MAX} bytes, the largest message that any broker takes; nothing was sent (--lines sends it line by line)"
-            ),
-        ));
+    while let Some(chunk) = chunks.recv().await {
+        payload.extend_from_slice(&chunk.map_err(|error| unreadable(&error))?);
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "standard input is longer than {PAYLOAD_BYTES_MAX} bytes, the largest message that any broker takes; nothing was sent (--lines sends it line by line)"
+                ),
+            ));
+        }
     }
     Ok(payload.into())
 }
@@ -95,10 +95,16 @@ fn unreadable(error: &io::Error) -> Failure {
 }
 
 /// One message a line.
-async fn lines(config: &Config, args: &SendArgs, mut stop: Stop) -> Result<(), Failure> {
+async fn lines(
+    config: &Config,
+    args: &SendArgs,
+    room: RoomName,
+    mut stop: Stop,
+) -> Result<(), Failure> {
     let link = unless_stopped(&mut stop, Link::open(config, Stay::Lasting)).await?;
-    let mut acks = Acks::new(&args.room, args.json);
-    let result = pipeline(&link, args, stop, &mut acks).await;
+    let mut acks = Acks::new(&room, args.json);
+    let room = link.client().room_named(room);
+    let result = pipeline(&room, args.id.as_deref(), stop, &mut acks).await;
     let flushed = acks.flush();
     let closed = link.close().await;
     if config.verbose > 0 {
@@ -109,17 +115,22 @@ async fn lines(config: &Config, args: &SendArgs, mut stop: Stop) -> Result<(), F
 
 /// Both halves side by side, until the input ends or one of them fails.
 async fn pipeline(
-    link: &Link,
-    args: &SendArgs,
+    room: &Room,
+    id: Option<&str>,
     stop: Stop,
     acks: &mut Acks,
 ) -> Result<(), Failure> {
-    let room = link.client().room(&args.room)?;
     let (queued, tickets) = mpsc::channel(TICKETS_WAITING);
-    let id = args.id.as_deref();
+    let (tell_enough, enough) = watch::channel(false);
+    let input = Input {
+        room,
+        id,
+        stop,
+        enough,
+    };
     let (sent, stored) = tokio::join!(
-        queue_lines(&room, id, stop, queued),
-        take_acks(tickets, acks)
+        input.queue_lines(queued),
+        take_acks(tickets, tell_enough, acks)
     );
     stored.and(sent)
 }
@@ -127,71 +138,78 @@ async fn pipeline(
 /// How many tickets wait between the halves. A ticket stands for all lines of one read.
 const TICKETS_WAITING: usize = 64;
 
-/// Reads lines and queues them. Ends with the input, at a signal, or when the other half has gone.
-async fn queue_lines(
-    room: &Room,
-    id: Option<&str>,
-    mut stop: Stop,
-    queued: mpsc::Sender<Tickets>,
-) -> Result<(), Failure> {
-    let mut chunks = chunks(io::stdin()).map_err(|error| unreadable(&error))?;
-    let mut splitter = LineSplitter::new(PAYLOAD_BYTES_MAX);
-    let mut number = 1;
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            exit = stop.requested() => return Err(Failure::quiet(exit)),
-            () = queued.closed() => return Ok(()),
-            chunk = chunks.recv() => chunk.transpose().map_err(|error| unreadable(&error))?,
-        };
-        let mut lines = Vec::new();
-        let (is_end, cut) = match &chunk {
-            Some(chunk) => (false, splitter.push(chunk, &mut lines)),
-            None => {
-                lines.extend(splitter.finish());
-                (true, Ok(()))
+/// The half that reads.
+struct Input<'a> {
+    room: &'a Room,
+    id: Option<&'a str>,
+    stop: Stop,
+    /// Whether a line was refused.
+    enough: watch::Receiver<bool>,
+}
+
+impl Input<'_> {
+    /// Reads lines and queues them: until the input ends, a signal comes, or a line is refused. Every
+    /// line that was queued has its ticket handed over, or nobody would learn what became of it.
+    async fn queue_lines(mut self, queued: mpsc::Sender<Tickets>) -> Result<(), Failure> {
+        let mut chunks = chunks(io::stdin()).map_err(|error| unreadable(&error))?;
+        let mut splitter = LineSplitter::new(PAYLOAD_BYTES_MAX);
+        let mut number = 1;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                exit = self.stop.requested() => return Err(Failure::quiet(exit)),
+                _ = self.enough.wait_for(|enough| *enough) => return Ok(()),
+                chunk = chunks.recv() => chunk.transpose().map_err(|error| unreadable(&error))?,
+            };
+            let mut lines = Vec::new();
+            let cut = match &chunk {
+                Some(chunk) => splitter.push(chunk, &mut lines),
+                None => {
+                    lines.extend(splitter.finish());
+                    Ok(())
+                }
+            };
+            let count = lines.len() as u64;
+            if count > 0 {
+                let (tickets, done) = self.queue(number, lines).await;
+                // The other half goes first only when it cannot print, and says so.
+                let _ = queued.send(tickets).await;
+                done?;
+                number += count;
             }
-        };
-        let count = lines.len() as u64;
-        if count > 0 {
-            let tickets = queue(room, id, number, lines).await?;
-            number += count;
-            if queued.send(tickets).await.is_err() {
+            cut.map_err(|error| {
+                Failure::new(
+                    Exit::Refused,
+                    format!("{error}; what comes before it is stored, nothing after it was read"),
+                )
+            })?;
+            if chunk.is_none() {
                 return Ok(());
             }
         }
-        cut.map_err(|error| {
-            Failure::new(
-                Exit::Refused,
-                format!("{error}; what comes before it is stored, nothing after it was read"),
-            )
-        })?;
-        if is_end {
-            return Ok(());
-        }
     }
-}
 
-/// Queues the lines of one read, the first of which is line `number`.
-async fn queue(
-    room: &Room,
-    id: Option<&str>,
-    number: u64,
-    lines: Vec<Bytes>,
-) -> Result<Tickets, Failure> {
-    let Some(key) = id else {
-        let queued = room.send_all(lines).await;
-        return Ok(Tickets::All(queued.map_err(|error| {
-            Failure::from(error).context(&format!("line {number}"))
-        })?));
-    };
-    let mut tickets = Vec::with_capacity(lines.len());
-    for (number, line) in (number..).zip(lines) {
-        let queued = room.queue_with_id(key, number, line).await;
-        tickets
-            .push(queued.map_err(|error| Failure::from(error).context(&format!("line {number}")))?);
+    /// Queues the lines of one read, the first of which is line `number`; what was queued before an
+    /// error has its tickets.
+    async fn queue(&self, number: u64, lines: Vec<Bytes>) -> (Tickets, Result<(), Failure>) {
+        let failed = |number: u64, error: Error| {
+            Err(Failure::from(error).context(&format!("line {number}")))
+        };
+        let mut tickets = Vec::new();
+        let Some(key) = self.id else {
+            return match self.room.send_all(lines).await {
+                Ok(ticket) => (Tickets::All(ticket), Ok(())),
+                Err(error) => (Tickets::Each(tickets), failed(number, error)),
+            };
+        };
+        for (number, line) in (number..).zip(lines) {
+            match self.room.queue_with_id(key, number, line).await {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => return (Tickets::Each(tickets), failed(number, error)),
+            }
+        }
+        (Tickets::Each(tickets), Ok(()))
     }
-    Ok(Tickets::Each(tickets))
 }
 
 /// What answers the lines of one read.
@@ -233,7 +251,11 @@ impl Tickets {
 
 /// Takes the answers in the order of the lines. After the first refusal no more lines are read, but
 /// those on their way are waited for, so that it can be said what became of them.
-async fn take_acks(mut tickets: mpsc::Receiver<Tickets>, acks: &mut Acks) -> Result<(), Failure> {
+async fn take_acks(
+    mut tickets: mpsc::Receiver<Tickets>,
+    enough: watch::Sender<bool>,
+    acks: &mut Acks,
+) -> Result<(), Failure> {
     loop {
         let ticket = acks.flush_unless_ready(tickets.recv()).await?;
         let Some(ticket) = ticket else {
@@ -243,7 +265,7 @@ async fn take_acks(mut tickets: mpsc::Receiver<Tickets>, acks: &mut Acks) -> Res
             acks.take(answer)?;
         }
         if acks.refused.is_some() {
-            tickets.close();
+            enough.send_replace(true);
         }
     }
 }

@@ -35,6 +35,10 @@ fn every_rule_of_room_names() {
             .run(&["read", "--", name])
             .fails(2, &["room name", word]);
     }
+    assert!(
+        !place.store().exists(),
+        "a name is judged before anything is made"
+    );
     // The broker's own names can be read, if there is anything, but not sent to.
     for name in ["@ann", "$sys", "lobby.dead"] {
         place

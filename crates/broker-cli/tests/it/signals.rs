@@ -38,6 +38,22 @@ fn a_sender_finishes_what_it_read() {
 }
 
 #[test]
+fn a_message_that_is_being_typed_can_be_abandoned() {
+    let place = Place::new();
+    let mut command = place.command(&["send", "lobby"]);
+    command.stdin(Stdio::piped());
+    let mut sender = Running::new(command);
+    let mut stdin = sender.child.stdin.take().unwrap();
+    // The reading thread takes it once the signal handlers are in place.
+    stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    sender.signal(Signal::INT);
+    let done = sender.end();
+    assert_eq!((done.code, done.stderr.as_str()), (Some(130), ""));
+    assert!(!place.store().exists(), "nothing was sent");
+    drop(stdin);
+}
+
+#[test]
 fn a_command_that_waits_for_a_broker_can_be_interrupted() {
     let place = Place::new();
     let missing = format!("unix:{}", place.path().join("nobody").display());

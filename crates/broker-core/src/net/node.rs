@@ -176,8 +176,15 @@ fn barred(config: &Config, dir: &StoreDir) -> Result<Option<Error>> {
         Err(error)
             if error.exit_class() == ExitClass::NewerFormat && config.role != Role::ServeAlways =>
         {
-            // Whoever leads it understands it; its protocol may still be ours.
-            Ok(Some(dir_error(error)))
+            // Whoever leads it understands it, and its protocol may still be ours. When nobody does,
+            // waiting for somebody would only hide the reason.
+            match Lock::try_acquire(dir) {
+                Ok(free) => {
+                    drop(free);
+                    Err(dir_error(error))
+                }
+                Err(_) => Ok(Some(dir_error(error))),
+            }
         }
         // Only its leader needs to read the file.
         Err(error) if config.role.leads() => Err(dir_error(error)),

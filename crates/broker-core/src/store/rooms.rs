@@ -253,6 +253,12 @@ impl RoomTable {
     }
 }
 
+/// A new epoch out of 64 random bits: 53 of them, so that it is the same number in JSON, where many
+/// programs know no larger integers.
+pub(crate) fn draw_epoch(bits: u64) -> Epoch {
+    Epoch::new((bits >> 11).max(1))
+}
+
 /// What others may know of a room.
 pub(crate) fn info(slot: &RoomSlot) -> RoomInfo {
     RoomInfo {

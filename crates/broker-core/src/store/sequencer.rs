@@ -12,7 +12,7 @@ use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, 
 
 use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
 use super::producers::{Known, Producer, Producers, Run};
-use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before};
+use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before, draw_epoch};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
 
 /// Where the entries of an append go.
@@ -279,7 +279,7 @@ impl Sequencer {
                         "the store has as many rooms as it may have".to_owned(),
                     ));
                 };
-                let epoch = Epoch::new(chance().max(1));
+                let epoch = draw_epoch(chance());
                 self.new_rooms.push((append.room.clone(), epoch));
                 self.new_by_name.insert(append.room.clone(), id);
                 (id, epoch, NO_TIME, true)

@@ -60,7 +60,6 @@ fn a_lock_that_somebody_holds() {
     assert_eq!(code, Some(75), "{words}");
     assert!(words.contains("lock"), "{words}");
     drop(lock);
-    drop(place.start());
 }
 
 #[test]
@@ -134,6 +133,53 @@ fn a_store_of_a_newer_version() {
         assert_eq!(code, Some(65), "{words}");
         assert!(words.contains(word) && words.contains("999"), "{words}");
         assert!(files(&place.store()) == before, "nothing was changed");
+    }
+}
+
+/// Changes a field in both copies of a segment's header as a newer version would write it.
+fn newer_segment(place: &Place, at: usize, value: &[u8]) {
+    let mut segments = files(&place.store()).into_iter().map(|(path, _)| path);
+    let segment = segments
+        .find(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(segment)
+        .unwrap();
+    for copy in [0, 2048] {
+        let mut header = [0; 256];
+        file.read_exact_at(&mut header, copy).unwrap();
+        header[at..at + value.len()].copy_from_slice(value);
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &header[12..]);
+        header[8..12].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&header, copy).unwrap();
+    }
+}
+
+#[test]
+fn a_log_of_a_newer_version() {
+    for (at, value, word) in [
+        (12, &999u16.to_le_bytes()[..], "format"),
+        (16, &999u32.to_le_bytes()[..], "feature level"),
+    ] {
+        let place = Place::new();
+        let daemon = place.start();
+        block_on(async {
+            daemon
+                .client()
+                .await
+                .room("lobby")
+                .unwrap()
+                .send("hi")
+                .await
+                .unwrap()
+        });
+        drop(daemon);
+        newer_segment(&place, at, value);
+        let (code, words) = place.refused(&["--listen", "127.0.0.1:0"]);
+        assert_eq!(code, Some(65), "{words}");
+        assert!(words.contains(word) && words.contains("999"), "{words}");
     }
 }
 

@@ -10,28 +10,28 @@
 //! The engine is a step function: a thread drives it in production, a simulator drives it by hand.
 //! **Invariant:** nothing is told, and nothing is shown to a reader, before the sync.
 
+mod assembly;
+mod refusal;
+mod renewal;
+
 use std::time::Duration;
 
-use broker_proto::{
-    Epoch, ErrorCode, Micros, Position, RoomId, Seq, publish, record::RECORD_FIXED_BYTES,
-};
+use broker_proto::record::RECORD_FIXED_BYTES;
+use broker_proto::{ErrorCode, Micros, Position, RoomId};
 
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
-use super::super::producers::{Known, Producer, Run};
-use super::super::rooms::{NO_TIME, Parent, RoomTable};
-use super::super::sequencer::{Decision, Placed, Refusal, Sequencer};
-use super::super::{AckRun, Append, Mailbox, Notice, ProducerKey, RoomSlot, StoreError};
-use super::checkpoint::{
-    Checkpoint, Piece, RECORD_BYTES_MAX, cursor_record, room_record, run_record,
-};
+use super::super::rooms::NO_TIME;
+use super::super::sequencer::{Decision, Refusal, Sequencer};
+use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
+use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::Request;
 use super::shared::Shared;
 use crate::clock::{Clock, Random};
-use crate::log::batch::{BatchKind, BatchRun, RUN_BYTES};
+use crate::log::batch::{BatchKind, BatchRun};
 use crate::log::position::LogPosition;
-use crate::log::state::{self, MessageHead, kind};
-use crate::log::storage::{AlignedBuf, Storage};
+use crate::log::state::{self, kind};
+use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
 use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
 use crate::sync::{Arc, read, write};
@@ -303,122 +303,6 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// An upper limit of the size of the batch.
-    fn bytes_needed(&self) -> u64 {
-        let mut bytes = BatchBuilder::overhead(1, 0)
-            + self
-                .pending
-                .iter()
-                .map(|record| record.len() + 4)
-                .sum::<usize>();
-        bytes += self.cursor_moves.len() * RECORD_BYTES_MAX;
-        for admitted in &self.admitted {
-            if let Some(placed) = &admitted.decision.placed {
-                let per_message = RECORD_FIXED_BYTES + admitted.append.head.len() + 4;
-                bytes += admitted.append.entries.len() + placed.count as usize * per_message;
-                // A row, the room's name, the producer's run.
-                bytes += RUN_BYTES + 2 * RECORD_BYTES_MAX;
-            }
-        }
-        if self.checkpoint.is_some() {
-            bytes += Checkpoint::PIECE_BYTES_MAX;
-        }
-        bytes as u64
-    }
-
-    /// Puts all records of the batch into the writer's buffer.
-    fn build(&mut self, now: Micros) -> Option<Piece> {
-        let rooms = read(&self.shared.rooms);
-        let mentioned_from = if self.writer.begins_segment() {
-            self.writer.end()
-        } else {
-            self.mentioned_from
-        };
-        let at = self.writer.end();
-        let buf = self.writer.buffer();
-        self.builder.begin(buf);
-        for record in &mut self.pending {
-            put_state(&mut self.builder, buf, record, at);
-        }
-        let mut order: Vec<(RoomId, usize)> = Vec::with_capacity(self.admitted.len());
-        let mut record = Vec::new();
-        for (id, name, epoch) in self.sequencer.new_rooms(&rooms) {
-            let slot = RoomSlot {
-                name: name.clone(),
-                epoch,
-                first: Seq::FIRST,
-                head: Seq::NONE,
-                last_time: NO_TIME,
-                last_at: 0,
-            };
-            encode_room(&rooms, id, &slot, &mut record);
-            put_state(&mut self.builder, buf, &mut record, at);
-        }
-        for (n, admitted) in self.admitted.iter().enumerate() {
-            if let Some(placed) = &admitted.decision.placed {
-                order.push((placed.room, n));
-            }
-        }
-        order.sort_unstable();
-        let mut last = RoomId::NONE;
-        for (room, _) in &order {
-            if *room != last {
-                last = *room;
-                if let Some(slot) = rooms.get(*room)
-                    && (slot.last_at < mentioned_from.get() || slot.head.is_none())
-                {
-                    encode_room(&rooms, *room, slot, &mut record);
-                    put_state(&mut self.builder, buf, &mut record, at);
-                }
-            }
-        }
-        for admitted in &self.admitted {
-            if let Some(placed) = &admitted.decision.placed {
-                record.clear();
-                let run = Run {
-                    first: placed.first_number,
-                    count: placed.count,
-                    room: placed.room,
-                    seq: placed.first_seq,
-                };
-                let run = run_record(
-                    &admitted.append.key,
-                    admitted.append.claimed,
-                    now.get(),
-                    run,
-                    placed.begins,
-                );
-                state::encode(kind::PRODUCER_RUN, RoomId::NONE, &run, &mut record);
-                put_state(&mut self.builder, buf, &mut record, at);
-            }
-        }
-        for key in self
-            .cursor_moves
-            .iter()
-            .filter_map(|moved| moved.key.as_ref())
-        {
-            record.clear();
-            let cursor = cursor_record(key, self.sequencer.cursors.get(key));
-            state::encode(kind::CURSOR, RoomId::NONE, &cursor, &mut record);
-            put_state(&mut self.builder, buf, &mut record, at);
-        }
-        let mut piece = self
-            .checkpoint
-            .as_mut()
-            .map(|checkpoint| checkpoint.piece(&rooms, &self.sequencer));
-        if let Some(piece) = &mut piece {
-            put_state(&mut self.builder, buf, &mut piece.record, at);
-        }
-        for (_, n) in order {
-            if let Some(admitted) = self.admitted.get(n)
-                && let Some(placed) = &admitted.decision.placed
-            {
-                put_messages(&mut self.builder, buf, &admitted.append, placed, now);
-            }
-        }
-        piece
-    }
-
     /// Whether anybody reads close enough to the end to be served from memory.
     fn somebody_follows(&self) -> bool {
         self.shared.watched()
@@ -502,98 +386,6 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
-    fn give_up(&mut self, fault: &WriteFault) {
-        self.note_segment();
-        self.sequencer.rollback();
-        // What a checkpoint had so far refers to state that stays; a lost piece ends it.
-        self.checkpoint = None;
-        // ... and the next one waits for its turn, rather than meet the same full disk at once.
-        self.last_checkpoint.1 = self.writer.end();
-        let (code, detail, error) = match fault {
-            WriteFault::NoSpace(error) => (
-                ErrorCode::NO_SPACE,
-                format!(
-                    "the disk is full ({error}); nothing was stored, free some space and send again"
-                ),
-                None,
-            ),
-            WriteFault::NoSpaceUnknown(error) => (
-                ErrorCode::OUTCOME_UNKNOWN,
-                format!(
-                    "the disk was full in the middle of a write ({error}); the message may appear after a restart"
-                ),
-                None,
-            ),
-            WriteFault::Failed(error) => {
-                let reason = format!(
-                    "the disk failed: {error}; check the disk, then start the broker again"
-                );
-                (
-                    ErrorCode::OUTCOME_UNKNOWN,
-                    format!("{reason}; the message may appear after a restart"),
-                    Some(reason),
-                )
-            }
-        };
-        if let Some(reason) = error {
-            self.shared.set_read_only(reason);
-        }
-        self.refuse_appends(code, &detail);
-        self.refuse_cursors(fault, &detail);
-    }
-
-    fn refuse_appends(&mut self, code: ErrorCode, detail: &str) {
-        for admitted in &mut self.admitted {
-            let decision = &mut admitted.decision;
-            let mut refuse = |first_number, count| {
-                decision.refused.push(Refusal {
-                    first_number,
-                    count,
-                    code,
-                    detail: detail.to_owned(),
-                });
-            };
-            if let Some(placed) = decision.placed.take() {
-                refuse(placed.first_number, placed.count);
-            }
-            // What was known may have been known from this very batch.
-            let producer = self.sequencer.producers.get(&admitted.append.key);
-            for run in std::mem::take(&mut decision.known) {
-                let stored = producer.map_or(0, |producer| stored_count(producer, &run));
-                if stored < run.count {
-                    let first = run.first_number + u64::from(stored);
-                    refuse(first, run.count - stored);
-                }
-                if stored > 0 {
-                    decision.known.push(AckRun {
-                        count: stored,
-                        ..run
-                    });
-                }
-            }
-        }
-    }
-
-    fn refuse_cursors(&mut self, fault: &WriteFault, detail: &str) {
-        for moved in &mut self.cursor_moves {
-            if let Some(asked) = &moved.asked {
-                // It may have been moved in this very batch.
-                moved.result = Ok(self.sequencer.cursors.get(asked));
-            }
-            let conflict = matches!(moved.result, Err(StoreError::Conflict { .. }));
-            if moved.key.take().is_some() || conflict {
-                let what = detail.to_owned();
-                moved.result = Err(match fault {
-                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => {
-                        StoreError::NoSpace { what }
-                    }
-                    WriteFault::Failed(_) => StoreError::ReadOnly { reason: what },
-                });
-            }
-        }
-    }
-
     /// Posts the outcomes, and wakes every mailbox once.
     fn tell(&mut self) {
         let mut wake: Vec<Arc<Mailbox>> = Vec::new();
@@ -639,80 +431,6 @@ impl<S: Storage> Engine<S> {
             self.shared.set_read_only(format!("the data directory is no longer the one that was opened ({error}); put it back and start the broker again"));
             self.shared.set_moved();
         }
-    }
-
-    /// Draws a new epoch for every room, because the directory is a copy: what was acknowledged
-    /// after the copy was made exists elsewhere, so a position there must not be taken for one
-    /// here. The old epoch stays valid up to the head, as the new one's parent.
-    ///
-    /// # Errors
-    /// When it cannot be written; then the old epochs are still in place.
-    pub(super) fn renew_epochs(&mut self) -> std::io::Result<()> {
-        let count = read(&self.shared.rooms).len();
-        let mut next = 1;
-        while next <= count {
-            next = self.renew_some(next, count)?;
-        }
-        Ok(())
-    }
-
-    /// Renews as many epochs as go into one batch; gives the next room.
-    fn renew_some(&mut self, first: usize, count: usize) -> std::io::Result<usize> {
-        let mut renewed = Vec::new();
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut next = first;
-        {
-            let rooms = read(&self.shared.rooms);
-            while next <= count && bytes < self.batch_bytes_max {
-                let id = RoomId::new(u32::try_from(next).map_err(std::io::Error::other)?);
-                next += 1;
-                let Some(slot) = rooms.get(id) else { continue };
-                // A copy that stopped here before anybody published keeps its first parent.
-                let fresh = Parent {
-                    epoch: slot.epoch,
-                    fork: slot.head,
-                };
-                let parent = rooms
-                    .parent(id)
-                    .filter(|parent| parent.fork == slot.head)
-                    .unwrap_or(fresh);
-                let epoch = Epoch::new(self.random.bits_64().max(1));
-                let mut record = room_record(&rooms, id, slot);
-                record.epoch = epoch.get();
-                record.parent_epoch = parent.epoch.get();
-                record.fork = parent.fork.get();
-                let mut encoded = Vec::new();
-                state::encode(kind::ROOM, RoomId::NONE, &record, &mut encoded);
-                bytes += encoded.len() + 4;
-                records.push(encoded);
-                renewed.push((id, epoch, parent));
-            }
-        }
-        let pending = self.pending.iter().map(|record| record.len() + 4);
-        let bytes = BatchBuilder::overhead(1, 0) + bytes + pending.sum::<usize>();
-        let now = self.clock.now();
-        self.writer.begin(bytes as u64, now.get())?;
-        let at = self.writer.end();
-        let buf = self.writer.buffer();
-        self.builder.begin(buf);
-        for record in self.pending.iter_mut().chain(&mut records) {
-            put_state(&mut self.builder, buf, record, at);
-        }
-        let written = self
-            .writer
-            .commit(&mut self.builder, BatchKind::Records, false);
-        let written = written.map_err(|fault| match fault {
-            WriteFault::NoSpace(error)
-            | WriteFault::NoSpaceUnknown(error)
-            | WriteFault::Failed(error) => error,
-        })?;
-        self.commit(written, None);
-        let mut rooms = write(&self.shared.rooms);
-        for (id, epoch, parent) in renewed {
-            rooms.renew(id, epoch, parent);
-        }
-        Ok(next)
     }
 
     /// Nothing has come for a while: proves to the next leader that nothing is missing.
@@ -783,14 +501,6 @@ impl<S: Storage> std::fmt::Debug for Engine<S> {
     }
 }
 
-/// How many messages at the front of a run are stored for certain.
-fn stored_count(producer: &Producer, run: &AckRun) -> u32 {
-    match producer.look_up(run.first_number) {
-        Known::Stored { count, .. } => u32::try_from(count).map_or(run.count, |n| n.min(run.count)),
-        _ => 0,
-    }
-}
-
 fn drop_record(key: &ProducerKey) -> Vec<u8> {
     let mut record = Vec::new();
     let dropped = state::ProducerDropRecord {
@@ -799,50 +509,4 @@ fn drop_record(key: &ProducerKey) -> Vec<u8> {
     };
     state::encode(kind::PRODUCER_DROP, RoomId::NONE, &dropped, &mut record);
     record
-}
-
-fn encode_room(rooms: &RoomTable, id: RoomId, slot: &RoomSlot, record: &mut Vec<u8>) {
-    record.clear();
-    let room = room_record(rooms, id, slot);
-    state::encode(kind::ROOM, RoomId::NONE, &room, record);
-}
-
-fn put_state(
-    builder: &mut BatchBuilder,
-    buf: &mut AlignedBuf,
-    record: &mut [u8],
-    batch: LogPosition,
-) {
-    state::stamp(record, batch);
-    builder.record(buf, RoomId::NONE, Seq::NONE, |buf| {
-        buf.extend_from_slice(record)
-    });
-}
-
-fn put_messages(
-    builder: &mut BatchBuilder,
-    buf: &mut AlignedBuf,
-    append: &Append,
-    placed: &Placed,
-    now: Micros,
-) {
-    let entries = publish::entries(&append.entries).skip(placed.skip as usize);
-    for (n, entry) in (0..u64::from(placed.count)).zip(entries) {
-        let seq = Seq::new(placed.first_seq.get() + n);
-        let head = MessageHead {
-            room: placed.room,
-            seq,
-            time: now,
-            payload_crc: entry.crc,
-            payload_bytes: entry.payload.len(),
-            head: &append.head,
-            extensions: entry.extensions,
-        };
-        builder.record(buf, placed.room, seq, |buf| {
-            buf.extend_from_slice(&head.encode());
-            buf.extend_from_slice(&append.head);
-            buf.extend_from_slice(entry.extensions);
-            buf.extend_from_slice(entry.payload);
-        });
-    }
 }
