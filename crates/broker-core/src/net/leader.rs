@@ -101,6 +101,7 @@ impl Leader {
             dir: Arc::clone(&dir),
             server: Arc::clone(&server),
             payload_bytes_max: config.payload_bytes_max,
+            last_term: holder.term,
         };
         // The store first: should nobody wait for the answer any more, it is closed before the lock.
         let (opened, lock) = on_a_thread(move || (opening.open(&lock), lock)).await?;
@@ -236,6 +237,8 @@ struct Recovery {
     dir: Arc<StoreDir>,
     server: Arc<Server<Stored>>,
     payload_bytes_max: u32,
+    /// Of whoever led before.
+    last_term: Term,
 }
 
 impl Recovery {
@@ -250,6 +253,7 @@ impl Recovery {
         let id = if copied { new.id } else { file.id };
         let config = EmbeddedConfig {
             log: file.log_id,
+            term_floor: self.last_term.get(),
             renew_epochs: copied,
             payload_bytes_max: self.payload_bytes_max,
             ..EmbeddedConfig::new(id)

@@ -216,3 +216,13 @@ fn a_copy_gets_new_epochs_and_keeps_the_positions_up_to_the_copy() {
         0
     );
 }
+
+#[test]
+fn a_term_is_higher_than_that_of_a_leader_who_wrote_nothing() {
+    let disk = MemoryStorage::default();
+    let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    config.term_floor = 41;
+    let (store, _engine) =
+        EmbeddedStore::open_manual(Arc::new(disk), config, &mut |_, _| {}).unwrap();
+    assert_eq!(store.info().term.get(), 42);
+}

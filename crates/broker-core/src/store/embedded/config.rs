@@ -16,6 +16,9 @@ pub struct EmbeddedConfig {
     /// Which log it is: segments of another one are refused. The same as `store` unless the store
     /// was given a new identity.
     pub log: StoreId,
+    /// The term of the last leader that anybody knows of: this one's is higher. A leader that wrote
+    /// nothing leaves no trace of its term in the log. Default 0.
+    pub term_floor: u64,
     /// Draw a new epoch for every room before anything else, because the directory is a copy.
     /// Default false.
     pub renew_epochs: bool,
@@ -50,6 +53,7 @@ impl EmbeddedConfig {
         Self {
             store,
             log: store,
+            term_floor: 0,
             renew_epochs: false,
             payload_bytes_max: u32::try_from(limits::PAYLOAD_BYTES_DEFAULT).unwrap_or(u32::MAX),
             producer_idle_secs: producers::IDLE_SECS_DEFAULT,

@@ -58,7 +58,8 @@ impl<S: Storage> EmbeddedStore<S> {
         progress: Progress<'_>,
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
         let found = recover(&*storage, config.log, progress)?;
-        let term = found.last_term + u64::from(!planted(Bug::TermNotRaised));
+        let last = found.last_term.max(config.term_floor);
+        let term = last + u64::from(!planted(Bug::TermNotRaised));
         let mut seed = [0; 16];
         config.random.fill(&mut seed);
         let mut markers = MarkerSource::new(seed);
