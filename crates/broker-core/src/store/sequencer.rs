@@ -197,6 +197,14 @@ impl Sequencer {
                             first_seq: seq,
                             level: Level::SYNCED,
                         });
+                    } else {
+                        let detail = "stored, in a room that the store no longer knows";
+                        decision.refused.push(Refusal {
+                            first_number: number,
+                            count,
+                            code: ErrorCode::DUPLICATE,
+                            detail: detail.to_owned(),
+                        });
                     }
                     count
                 }

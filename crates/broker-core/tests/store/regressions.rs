@@ -299,3 +299,36 @@ fn a_flood_of_cursor_moves_is_split_into_batches_that_can_be_read_back() {
         );
     }
 }
+
+#[test]
+fn an_append_that_no_batch_could_hold_is_refused_and_the_next_one_is_stored() {
+    let clock = ManualClock::default();
+    let (store, mut engine) = open(&MemoryStorage::new(), &clock);
+    let mut ann = Talker::new("ann", 1);
+    // Nothing but heads, and far more of them than a frame may bring.
+    let empty: Vec<&[u8]> = vec![b""; 500_000];
+    ann.send(&*store, "lobby", &empty);
+    ann.send(&*store, "lobby", &[b"small"]);
+    engine.step();
+    ann.mailbox.drain(&mut ann.notices);
+    let too_large = |notice: &Notice| {
+        matches!(notice, Notice::Refused { code, count, .. }
+            if *code == ErrorCode::TOO_LARGE && *count == 500_000)
+    };
+    assert!(ann.notices.iter().any(too_large));
+    assert_eq!(ann.acks().len(), 1);
+    assert_eq!(
+        read_all(&*store, "lobby", StartAt::START, 1 << 20).unwrap(),
+        [(1, b"small".to_vec())]
+    );
+}
+
+#[test]
+fn a_checkpoint_never_makes_the_next_one_due() {
+    let clock = ManualClock::default();
+    let (store, mut engine) = open_with(&MemoryStorage::new(), &clock, 1);
+    let mut ann = Talker::new("ann", 1);
+    ann.send(&*store, "lobby", &[&[7; 5000]]);
+    let steps = (0..100).take_while(|_| engine.step()).count();
+    assert!(steps < 100, "it goes on for ever");
+}

@@ -279,10 +279,18 @@ impl<S: Storage> Engine<S> {
     /// Builds the batch, writes it, and commits or rolls back.
     fn write_batch(&mut self, now: Micros) {
         let bytes = self.bytes_needed();
-        let begun = match self.writer.check_space(bytes) {
-            Ok(()) => self.writer.begin(bytes, now.get()).map(|_| ()),
-            Err(error) => Err(error),
-        };
+        let begun = self.writer.check_space(bytes).and_then(|()| {
+            let first = self.writer.begin(bytes, now.get());
+            // Nothing was written yet, so a new segment that could not be made is worth a second
+            // try before the store stops writing for good.
+            match first {
+                Err(error) if !crate::log::is_no_space(&error) => {
+                    tracing::warn!(%error, "cannot make a new segment, trying once more");
+                    self.writer.begin(bytes, now.get())
+                }
+                other => other,
+            }
+        });
         if let Err(error) = begun {
             let fault = if crate::log::is_no_space(&error) {
                 WriteFault::NoSpace(error)

@@ -7,7 +7,8 @@ mod inbox;
 mod shared;
 mod threads;
 
-use broker_proto::{RoomId, RoomName, Seq, StoreId, Term};
+use broker_proto::record::RECORD_FIXED_BYTES;
+use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
 use super::{
     Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
@@ -32,6 +33,20 @@ use threads::Threads;
 
 /// A reader this close to the end of the log follows along, in bytes.
 const NEAR_END_BYTES: u64 = 4 << 20;
+
+/// Largest append, in bytes of the log: what a batch may hold beside other appends and a piece of a
+/// checkpoint.
+const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX * 5 / 8;
+
+/// What an append takes in the log, at most.
+fn append_bytes(append: &Append) -> usize {
+    let per_message = RECORD_FIXED_BYTES + append.head.len() + 4;
+    let heads = per_message.saturating_mul(append.count as usize);
+    append.entries.len().saturating_add(heads)
+}
+
+/// Less would make a checkpoint due by the writing of the one before.
+const CHECKPOINT_BYTES_LEAST: u64 = 4 << 10;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -128,7 +143,7 @@ impl<S: Storage> EmbeddedStore<S> {
             random: config.random,
             // Readers believe in no batch above a limit, and one append may be larger than this.
             batch_bytes_max: config.batch_bytes_max.min(BATCH_BYTES_MAX / 4),
-            checkpoint_bytes_min: config.checkpoint_bytes_min,
+            checkpoint_bytes_min: config.checkpoint_bytes_min.max(CHECKPOINT_BYTES_LEAST),
             mentioned_from,
             pending,
             sealed,
@@ -194,13 +209,13 @@ impl<S: Storage> EmbeddedStore<S> {
         self.shared.when_moved(Box::new(tell));
     }
 
-    fn refuse_closed(append: &Append, to: &Arc<Mailbox>) {
+    fn refuse(append: &Append, to: &Arc<Mailbox>, code: ErrorCode, detail: String) {
         to.post(Notice::Refused {
             producer: append.key.producer,
             first_number: append.first_number,
             count: append.count,
-            code: broker_proto::ErrorCode::GOING_AWAY,
-            detail: "the store is closing; nothing was stored".to_owned(),
+            code,
+            detail,
             retry_after_ms: 0,
         });
     }
@@ -302,7 +317,23 @@ impl<S: Storage> Store for EmbeddedStore<S> {
 
     fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
         if self.shared.is_closed() || self.shared.inbox.is_closing() {
-            Self::refuse_closed(&append, to);
+            let detail = "the store is closing; nothing was stored".to_owned();
+            Self::refuse(&append, to, ErrorCode::GOING_AWAY, detail);
+            return Ok(());
+        }
+        if append_bytes(&append) > APPEND_BYTES_MAX {
+            // An append goes into one batch, and recovery believes in no larger ones.
+            let detail = format!(
+                "{} messages in one append take more than {APPEND_BYTES_MAX} bytes; send them in several",
+                append.count
+            );
+            Self::refuse(&append, to, ErrorCode::TOO_LARGE, detail);
+            self.hole(
+                &append.key,
+                append.session,
+                append.first_number,
+                append.count,
+            );
             return Ok(());
         }
         self.shared.inbox.append(append, to)
