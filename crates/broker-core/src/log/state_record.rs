@@ -5,7 +5,7 @@
 //! for one that belongs there. Their payload is one frozen postcard struct. A kind that is not known is kept and skipped, unless its critical bit
 //! says that the store cannot be understood without it.
 
-use broker_proto::record::{RECORD_FIXED_BYTES, RecordHead};
+use broker_proto::record::{RECORD_FIXED_BYTES, RECORD_LENGTH_END, RecordHead};
 use broker_proto::{Micros, RoomId, Seq};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use super::position::LogPosition;
 
 /// The kinds of records; frozen numbers.
 pub(crate) mod kind {
-    pub(crate) const MESSAGE: u16 = 1;
+    pub(crate) const MESSAGE: u16 = broker_proto::record::KIND_MESSAGE;
     pub(crate) const ROOM: u16 = 2;
     pub(crate) const PRODUCER_RUN: u16 = 3;
     pub(crate) const PRODUCER_DROP: u16 = 4;
@@ -24,7 +24,7 @@ pub(crate) mod kind {
     pub(crate) const CHECKPOINT_END: u16 = 9;
     pub(crate) const DOUBT: u16 = 10;
     /// Set in a kind that a reader must understand.
-    pub(crate) const CRITICAL: u16 = 0x8000;
+    pub(crate) const CRITICAL: u16 = broker_proto::record::KIND_CRITICAL;
 }
 
 /// A room's name and identity. Written when the room is made, and again before its first message
@@ -123,7 +123,7 @@ pub(crate) fn encode<T: Serialize>(kind: u16, room: RoomId, payload: &T, out: &m
 }
 
 fn finish(kind: u16, room: RoomId, record: &mut [u8]) {
-    let length = u32::try_from(record.len() - 16).unwrap_or(u32::MAX);
+    let length = u32::try_from(record.len() - RECORD_LENGTH_END).unwrap_or(u32::MAX);
     let payload_crc = crc32c(&[record.get(RECORD_FIXED_BYTES..).unwrap_or_default()]);
     put(record, 4, &kind.to_le_bytes());
     put(record, 8, &room.get().to_le_bytes());
@@ -157,23 +157,18 @@ impl MessageHead<'_> {
     /// The fixed bytes of the record, checksum included.
     pub(crate) fn encode(&self) -> [u8; RECORD_FIXED_BYTES] {
         let head_bytes = self.head.len() + self.extensions.len();
-        let length = RECORD_FIXED_BYTES - 16 + head_bytes + self.payload_bytes;
-        let mut out = [0; RECORD_FIXED_BYTES];
-        put(&mut out, 4, &kind::MESSAGE.to_le_bytes());
-        put(
-            &mut out,
-            6,
-            &u16::try_from(head_bytes).unwrap_or(u16::MAX).to_le_bytes(),
-        );
-        put(&mut out, 8, &self.room.get().to_le_bytes());
-        put(
-            &mut out,
-            12,
-            &u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes(),
-        );
-        put(&mut out, 16, &self.seq.get().to_le_bytes());
-        put(&mut out, 24, &self.time.get().to_le_bytes());
-        put(&mut out, 32, &self.payload_crc.to_le_bytes());
+        let length = RECORD_FIXED_BYTES - RECORD_LENGTH_END + head_bytes + self.payload_bytes;
+        let fixed = RecordHead {
+            crc: 0,
+            kind: kind::MESSAGE,
+            head_bytes: u16::try_from(head_bytes).unwrap_or(u16::MAX),
+            room: self.room,
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+            seq: self.seq,
+            time: self.time,
+            payload_crc: self.payload_crc,
+        };
+        let mut out = fixed.to_bytes();
         let crc = crc32c(&[out.get(4..).unwrap_or_default(), self.head, self.extensions]);
         put(&mut out, 0, &crc.to_le_bytes());
         out
@@ -192,7 +187,7 @@ impl<'a> RawRecord<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let fixed: &[u8; RECORD_FIXED_BYTES] = bytes.first_chunk()?;
         let head = RecordHead::parse(fixed);
-        let total = 16_usize.checked_add(head.length as usize)?;
+        let total = RECORD_LENGTH_END.checked_add(head.length as usize)?;
         let covered = RECORD_FIXED_BYTES.checked_add(usize::from(head.head_bytes))?;
         if covered > total {
             return None;
