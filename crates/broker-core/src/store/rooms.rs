@@ -253,6 +253,11 @@ impl RoomTable {
     }
 }
 
+/// Whether a room is called by its number, because its name is lost.
+pub(crate) fn is_nameless(name: &RoomName) -> bool {
+    name.as_str().starts_with(NAMELESS)
+}
+
 /// A new epoch out of 64 random bits: 53 of them, so that it is the same number in JSON, where many
 /// programs know no larger integers.
 pub(crate) fn draw_epoch(bits: u64) -> Epoch {

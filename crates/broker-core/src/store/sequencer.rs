@@ -12,7 +12,7 @@ use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, 
 
 use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
 use super::producers::{Known, Producer, Producers, Run};
-use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before, draw_epoch};
+use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before, draw_epoch, is_nameless};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
 
 /// Where the entries of an append go.
@@ -188,7 +188,8 @@ impl Sequencer {
                 Known::New => break,
                 Known::Stored { room, seq, count } => {
                     let count = span(count);
-                    if let Some((name, epoch)) = self.name_of(rooms, room) {
+                    let known = self.name_of(rooms, room);
+                    if let Some((name, epoch)) = known.filter(|(name, _)| !is_nameless(name)) {
                         decision.known.push(AckRun {
                             room: name,
                             epoch,
@@ -198,7 +199,7 @@ impl Sequencer {
                             level: Level::SYNCED,
                         });
                     } else {
-                        let detail = "stored, in a room that the store no longer knows";
+                        let detail = "stored before, in a room whose name is lost";
                         decision.refused.push(Refusal {
                             first_number: number,
                             count,

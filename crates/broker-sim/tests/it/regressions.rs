@@ -432,4 +432,9 @@ fn a_room_whose_name_is_lost_gives_its_messages_to_no_other() {
     rig.answers(&mut ledger).unwrap();
     let shown = rig.read(&mut ledger, 9, 1, 1 << 20).unwrap().unwrap();
     assert_eq!(shown.messages, [(1, id(6))]);
+    // A retry of what lies in the nameless room is not acknowledged with a name that nobody published to.
+    ledger.lied_to = true;
+    rig.send(&ledger, id(1), 1).unwrap();
+    rig.work();
+    rig.answers(&mut ledger).unwrap();
 }
