@@ -108,11 +108,11 @@ struct Scene {
     rng: Rng,
 }
 
-/// Explores until so many states were seen.
+/// Explores until so many states were seen, or one workload alone.
 ///
 /// # Errors
 /// The first [`Failure`].
-pub fn explore(seed: u64, states: u64) -> Result<Explored, Failure> {
+pub fn explore(seed: u64, states: u64, only: Option<u64>) -> Result<Explored, Failure> {
     let mut explored = Explored::default();
     let mut rng = Rng::new(seed);
     while explored.states < states {
@@ -120,6 +120,9 @@ pub fn explore(seed: u64, states: u64) -> Result<Explored, Failure> {
         let faulty = explored.workloads % 24 != 0;
         explored.workloads += 1;
         let number = explored.workloads;
+        if only.is_some_and(|only| only != number) {
+            continue;
+        }
         let result = if faulty {
             explored.faulty += 1;
             with_a_fault(&mut scene, &mut explored)
@@ -132,6 +135,9 @@ pub fn explore(seed: u64, states: u64) -> Result<Explored, Failure> {
             what,
             history: disk.map(|disk| disk.history()).unwrap_or_default(),
         })?;
+        if only.is_some() {
+            break;
+        }
     }
     Ok(explored)
 }
