@@ -40,6 +40,9 @@ use crate::sync::{Arc, read, write};
 const NO_SPACE_RETRY_MS: u32 = 1000;
 /// How often the directory is checked to be the one that was opened, while there is traffic.
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
+/// Most state records that wait for the next batch, which readers believe in only up to a limit.
+/// That a producer has left needs no telling: after a restart it is remembered until it expires.
+const PENDING_MAX: usize = 4096;
 /// Readers are taken to follow along while they have read within so much log.
 const FOLLOW_BYTES: u64 = 64 << 20;
 
@@ -188,7 +191,9 @@ impl<S: Storage> Engine<S> {
                     session,
                     forget,
                 } => {
-                    if self.sequencer.release(&key, session, forget) {
+                    if self.sequencer.release(&key, session, forget)
+                        && self.pending.len() < PENDING_MAX
+                    {
                         self.pending.push(drop_record(&key));
                     }
                 }
