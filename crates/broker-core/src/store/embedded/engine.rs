@@ -22,7 +22,7 @@ use broker_proto::{ErrorCode, Micros, Position, RoomId};
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
-use super::super::sequencer::{Decision, Refusal, Sequencer};
+use super::super::sequencer::{Decision, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::Request;
@@ -241,29 +241,20 @@ impl<S: Storage> Engine<S> {
     }
 
     fn decide(&mut self, append: &Append, now: Micros) -> Decision {
-        if let Some(reason) = self.shared.read_only() {
-            let refusal = Refusal {
-                first_number: append.first_number,
-                count: append.count,
-                code: ErrorCode::READ_ONLY,
-                detail: reason,
-            };
-            return Decision {
-                refused: vec![refusal],
-                ..Decision::default()
-            };
-        }
         let random = &mut self.random;
         let rooms = read(&self.shared.rooms);
-        let mut decision = self
-            .sequencer
-            .append(&rooms, append, now, &mut || random.bits_64());
+        let mut decision = match self.shared.read_only() {
+            Some(reason) => self.sequencer.recall(&rooms, append, now, reason),
+            None => self
+                .sequencer
+                .append(&rooms, append, now, &mut || random.bits_64()),
+        };
         if self.writer.is_uncut() {
             // What was given up may be found at the next start, so "not stored" would be a guess.
             for refusal in &mut decision.refused {
                 if refusal.code == ErrorCode::NOT_STORED {
-                    refusal.code = ErrorCode::OUTCOME_UNKNOWN;
-                    "the disk was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
+                    refusal.code = ErrorCode::IN_DOUBT;
+                    "the disk failed or was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
                 }
             }
         }
