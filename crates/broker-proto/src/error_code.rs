@@ -94,6 +94,8 @@ codes! {
     SLOW_PEER = 28, "slow_peer";
     /// The number was passed over; it was not stored and cannot be any more without breaking the order.
     NOT_STORED = 29, "not_stored";
+    /// The disk failed or was full in the middle of the write; a restart shows whether it was stored.
+    IN_DOUBT = 30, "in_doubt";
 }
 
 impl ErrorCode {
@@ -148,7 +150,7 @@ mod tests {
             assert_eq!(code.get(), number);
             assert!(names.insert(code.name()), "{code} has the name of another");
         }
-        assert_eq!(names.len(), 30);
+        assert_eq!(names.len(), 31);
     }
 
     #[test]

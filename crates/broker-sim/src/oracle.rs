@@ -331,17 +331,20 @@ impl Ledger {
         let says_nothing = [
             ErrorCode::READ_ONLY,
             ErrorCode::OUTCOME_UNKNOWN,
+            ErrorCode::IN_DOUBT,
             ErrorCode::GOING_AWAY,
         ]
         .contains(&code);
         sent.had_fault |= self.faults;
         match sent.fate {
-            // A store that does not write any more says so to everybody.
-            Fate::Acked(_) if says_nothing || lied_to => {}
+            // It never says so of what it has stored.
+            Fate::Acked(_) if (says_nothing && code != ErrorCode::READ_ONLY) || lied_to => {}
             Fate::Acked(seq) => {
                 return Err(format!("{id:?} has seq {seq} and was refused with {code}"));
             }
-            Fate::Open | Fate::Unknown | Fate::Refused if code == ErrorCode::OUTCOME_UNKNOWN => {
+            Fate::Open | Fate::Unknown | Fate::Refused
+                if [ErrorCode::OUTCOME_UNKNOWN, ErrorCode::IN_DOUBT].contains(&code) =>
+            {
                 sent.fate = Fate::Unknown;
                 sent.doubtful = true;
             }

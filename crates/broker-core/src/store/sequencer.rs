@@ -146,6 +146,35 @@ impl Sequencer {
         decision
     }
 
+    /// What became of an append, when nothing is written any more: a retry of what was stored hears
+    /// its seq all the same.
+    pub(crate) fn recall(
+        &mut self,
+        rooms: &RoomTable,
+        append: &Append,
+        now: Micros,
+        reason: String,
+    ) -> Decision {
+        let mut decision = Decision::default();
+        let end = append.first_number + u64::from(append.count);
+        let (from, (code, detail)) = match self.admit(append, now) {
+            Err(refusal) => (append.first_number, refusal),
+            Ok(()) => (
+                self.recognise(rooms, append, &mut decision),
+                (ErrorCode::READ_ONLY, reason),
+            ),
+        };
+        if from < end {
+            decision.refused.push(Refusal {
+                first_number: from,
+                count: u32::try_from(end - from).unwrap_or(append.count),
+                code,
+                detail,
+            });
+        }
+        decision
+    }
+
     /// Whether this session may publish with this producer, and whether its numbers make sense.
     fn admit(&mut self, append: &Append, now: Micros) -> Result<(), (ErrorCode, String)> {
         if let Some(producer) = self.producers.get(&append.key) {

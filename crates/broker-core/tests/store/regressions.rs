@@ -332,3 +332,34 @@ fn a_checkpoint_never_makes_the_next_one_due() {
     let steps = (0..100).take_while(|_| engine.step()).count();
     assert!(steps < 100, "it goes on for ever");
 }
+
+#[test]
+fn producers_that_are_forgotten_while_nobody_publishes_do_not_swell_the_next_batch() {
+    let clock = ManualClock::default();
+    let disk = MemoryStorage::new();
+    {
+        let (store, mut engine) = open_with(&disk, &clock, 1 << 30);
+        // Each comes, has its first message refused by its session, and leaves for good.
+        for n in 1..=400_000_u64 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let key = ProducerKey {
+                sender: SenderName::parse("a-sender-with-a-rather-long-name").unwrap(),
+                producer: ProducerId::new(id),
+            };
+            store.claim(&key, SessionId(n));
+            store.hole(&key, SessionId(n), 1, 1);
+            store.release(&key, SessionId(n), true);
+            if n % 1000 == 0 {
+                while engine.step() {}
+            }
+        }
+        let mut ann = Talker::new("ann", 1);
+        ann.send(&*store, "lobby", &[b"one"]);
+        while engine.step() {}
+        assert_eq!(ann.acks().len(), 1);
+    }
+    let (store, _engine) = open_with(&disk, &clock, 1 << 30);
+    let all = read_all(&*store, "lobby", StartAt::START, 1 << 20);
+    assert_eq!(all, Ok(vec![(1, b"one".to_vec())]), "it was acknowledged");
+}

@@ -6,13 +6,15 @@
 )]
 
 use broker_core::log::storage::Storage;
-use broker_core::store::Store;
+use broker_core::store::{Append, Mailbox, Notice, SessionId, Store};
+use broker_proto::record::encode_message_head;
+use broker_proto::{ErrorCode, publish};
 use broker_sim::disk::OpKind;
-use broker_sim::oracle::{Fate, Ledger, MessageId, check};
+use broker_sim::oracle::{Fate, Ledger, MessageId, check, producer_key, room_name};
 use broker_sim::rig::{Limits, Rig};
 use broker_sim::rot::{Map, Part};
 use broker_sim::{CrashMode, Errno, Fault, Rng, SimDisk, Tear};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 const LIMITS: Limits = Limits {
     segment_bytes_min: 16 << 10,
@@ -199,6 +201,51 @@ fn nobody_says_not_stored_while_the_old_tail_may_come_back() {
     rig.answers(&mut ledger).unwrap();
     assert_eq!(ledger.sent[&id(2)].fate, Fate::Refused);
     survives(&disk, &ledger);
+}
+
+/// Publishes one number as a client would that has lost its connection, and hears the seq or the code.
+fn publish_again(rig: &mut Rig, number: u64) -> Result<u64, ErrorCode> {
+    let key = producer_key(1).unwrap();
+    let (mut head, mut entries) = (Vec::new(), BytesMut::new());
+    encode_message_head(&mut head, &key.sender, 0, &[]);
+    publish::encode_entry(&mut entries, b"x", &[], crc32c::crc32c(b"x"));
+    let append = Append {
+        session: SessionId(0),
+        key,
+        claimed: true,
+        room: room_name(1).unwrap(),
+        first_number: number,
+        count: 1,
+        head: head.into(),
+        entries: entries.freeze(),
+        expected_head: None,
+    };
+    let mailbox = Mailbox::new();
+    rig.store.append(append, &mailbox).unwrap();
+    rig.work();
+    let mut notices = Vec::new();
+    mailbox.drain(&mut notices);
+    match notices.pop() {
+        Some(Notice::Acked { run, .. }) => Ok(run.first_seq.get()),
+        Some(Notice::Refused { code, .. }) => Err(code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_read_only_store_still_tells_what_became_of_a_retry() {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    disk.fail_ops_from(disk.op_count() + 2, Fault::Error(Errno::Io));
+    // The batch may be found at the next start.
+    assert_eq!(publish_again(&mut rig, 2), Err(ErrorCode::IN_DOUBT));
+    assert!(rig.store.info().read_only.is_some());
+    assert_eq!(publish_again(&mut rig, 1), Ok(1), "it is stored");
+    assert_eq!(publish_again(&mut rig, 2), Err(ErrorCode::IN_DOUBT));
+    assert_eq!(publish_again(&mut rig, 3), Err(ErrorCode::READ_ONLY));
+    assert_eq!(publish_again(&mut rig, 2), Err(ErrorCode::IN_DOUBT));
 }
 
 #[test]

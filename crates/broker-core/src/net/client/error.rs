@@ -112,7 +112,7 @@ impl Error {
             ErrorCode::TOO_LARGE => ErrorKind::TooLarge,
             ErrorCode::NO_SUCH_ROOM => ErrorKind::Absent,
             ErrorCode::LOST_SUFFIX => ErrorKind::Gap,
-            ErrorCode::OUTCOME_UNKNOWN => ErrorKind::OutcomeUnknown,
+            ErrorCode::OUTCOME_UNKNOWN | ErrorCode::IN_DOUBT => ErrorKind::OutcomeUnknown,
             ErrorCode::BAD_CHECKSUM => ErrorKind::Damaged,
             other => ErrorKind::Refused(other),
         };
@@ -184,6 +184,9 @@ fn advice(code: ErrorCode) -> &'static str {
         ErrorCode::DUPLICATE => "; it was stored or given up before, its seq is no longer known",
         ErrorCode::OUTCOME_UNKNOWN => {
             "; the broker no longer knows this producer, so it did not store the message now: read the room to see whether it was stored before"
+        }
+        ErrorCode::IN_DOUBT => {
+            "; read the room after the broker's next start to see whether it was stored"
         }
         ErrorCode::SUPERSEDED => {
             "; a newer connection of the same producer exists, nothing was stored"

@@ -22,7 +22,7 @@ use broker_proto::{ErrorCode, Micros, Position, RoomId};
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
-use super::super::sequencer::{Decision, Refusal, Sequencer};
+use super::super::sequencer::{Decision, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::Request;
@@ -40,6 +40,9 @@ use crate::sync::{Arc, read, write};
 const NO_SPACE_RETRY_MS: u32 = 1000;
 /// How often the directory is checked to be the one that was opened, while there is traffic.
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
+/// Most state records that wait for the next batch, which readers believe in only up to a limit.
+/// That a producer has left needs no telling: after a restart it is remembered until it expires.
+const PENDING_MAX: usize = 4096;
 /// Readers are taken to follow along while they have read within so much log.
 const FOLLOW_BYTES: u64 = 64 << 20;
 
@@ -188,7 +191,9 @@ impl<S: Storage> Engine<S> {
                     session,
                     forget,
                 } => {
-                    if self.sequencer.release(&key, session, forget) {
+                    if self.sequencer.release(&key, session, forget)
+                        && self.pending.len() < PENDING_MAX
+                    {
                         self.pending.push(drop_record(&key));
                     }
                 }
@@ -236,29 +241,20 @@ impl<S: Storage> Engine<S> {
     }
 
     fn decide(&mut self, append: &Append, now: Micros) -> Decision {
-        if let Some(reason) = self.shared.read_only() {
-            let refusal = Refusal {
-                first_number: append.first_number,
-                count: append.count,
-                code: ErrorCode::READ_ONLY,
-                detail: reason,
-            };
-            return Decision {
-                refused: vec![refusal],
-                ..Decision::default()
-            };
-        }
         let random = &mut self.random;
         let rooms = read(&self.shared.rooms);
-        let mut decision = self
-            .sequencer
-            .append(&rooms, append, now, &mut || random.bits_64());
+        let mut decision = match self.shared.read_only() {
+            Some(reason) => self.sequencer.recall(&rooms, append, now, reason),
+            None => self
+                .sequencer
+                .append(&rooms, append, now, &mut || random.bits_64()),
+        };
         if self.writer.is_uncut() {
             // What was given up may be found at the next start, so "not stored" would be a guess.
             for refusal in &mut decision.refused {
                 if refusal.code == ErrorCode::NOT_STORED {
-                    refusal.code = ErrorCode::OUTCOME_UNKNOWN;
-                    "the disk was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
+                    refusal.code = ErrorCode::IN_DOUBT;
+                    "the disk failed or was full in the middle of a write; the message may appear after a restart".clone_into(&mut refusal.detail);
                 }
             }
         }

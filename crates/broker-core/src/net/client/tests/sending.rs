@@ -382,6 +382,33 @@ async fn an_unknown_outcome_of_a_retry_is_told() {
     sent.unwrap();
 }
 
+#[tokio::test]
+async fn a_message_in_doubt_is_not_sent_again_under_another_producer() {
+    let (client, mut peer, _listener) = connected().await;
+    let room = client.room("ops").unwrap();
+    let tickets = queue_numbered(&room, 1..=1).await;
+    peer.publish().await;
+    // The disk failed while it was written: a restart of the broker may bring it back.
+    peer.refuse(1, 1, ErrorCode::IN_DOUBT).await;
+    for ticket in tickets {
+        let error = ticket.await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_retryable()),
+            (ErrorKind::OutcomeUnknown, false)
+        );
+    }
+    // The broker knows the producer, so the connection and the numbers go on.
+    let (sent, ()) = tokio::join!(room.send("2"), async {
+        let publish = peer.publish().await;
+        assert_eq!(
+            (publish.first_number, texts(&publish)),
+            (2, vec!["2".to_owned()])
+        );
+        peer.ack_all(&publish, 1).await;
+    });
+    sent.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_broker_may_have_forgotten_is_not_sent_again() {
     let clock = ManualClock::new(Micros::new(1_000_000));

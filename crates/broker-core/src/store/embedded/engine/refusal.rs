@@ -25,7 +25,7 @@ impl<S: Storage> Engine<S> {
                 None,
             ),
             WriteFault::NoSpaceUnknown(error) => (
-                ErrorCode::OUTCOME_UNKNOWN,
+                ErrorCode::IN_DOUBT,
                 format!(
                     "the disk was full in the middle of a write ({error}); the message may appear after a restart"
                 ),
@@ -36,7 +36,7 @@ impl<S: Storage> Engine<S> {
                     "the disk failed: {error}; check the disk, then start the broker again"
                 );
                 (
-                    ErrorCode::OUTCOME_UNKNOWN,
+                    ErrorCode::IN_DOUBT,
                     format!("{reason}; the message may appear after a restart"),
                     Some(reason),
                 )
