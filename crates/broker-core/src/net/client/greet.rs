@@ -45,12 +45,9 @@ pub(super) async fn greet(
 ) -> Result<Greeted> {
     let address = &shared.address;
     let silent = || {
-        // What is left of somebody's patience has nanoseconds that nobody asked for.
-        let millis = u64::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-        let waited = Duration::from_millis(millis);
         Error::new(
             ErrorKind::Connect,
-            format!("{address} does not answer within {waited:?}"),
+            format!("{address} does not answer: is a broker running there?"),
         )
         .retryable()
     };
