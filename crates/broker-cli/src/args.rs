@@ -125,7 +125,7 @@ time of the last message. A JSON line has room, epoch, first, head and time.")]
     /// Show who serves the store, where, and how it does
     #[command(after_help = "\
 A line has the name of a value and the value. The names are those of the JSON object; more may be
-added, none change.")]
+added, none change. Messages and batches count what was stored since this leader began.")]
     Status(ListArgs),
     /// Measure, and verify that nothing is lost, doubled or reordered
     Bench(BenchArgs),
