@@ -16,7 +16,8 @@ Exit codes:
   3  cannot connect, or the store cannot be opened
   4  refused: too large, no space, not allowed
   5  timed out
-  6  protocol or server error; bench: a message was lost, doubled or reordered
+  6  protocol or server error, input or output that fails; bench: a message was lost, doubled or
+     reordered
   130, 143  ended by SIGINT, SIGTERM";
 
 const EXAMPLES: &str = "\
@@ -124,7 +125,7 @@ time of the last message. A JSON line has room, epoch, first, head and time.")]
     /// Show who serves the store, where, and how it does
     #[command(after_help = "\
 A line has the name of a value and the value. The names are those of the JSON object; more may be
-added, none change.")]
+added, none change. Messages and batches count what was stored since this leader began.")]
     Status(ListArgs),
     /// Measure, and verify that nothing is lost, doubled or reordered
     Bench(BenchArgs),
@@ -150,7 +151,7 @@ pub(crate) struct SendArgs {
     pub(crate) room: String,
 
     /// The message; absent or -: all of standard input (write -- before a text that begins with -)
-    #[arg(value_name = "TEXT", conflicts_with = "lines")]
+    #[arg(value_name = "TEXT")]
     pub(crate) text: Option<OsString>,
 
     /// Send each line of standard input as a message of its own, pipelined
@@ -261,11 +262,12 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "N")]
     pub(crate) rooms: Option<u32>,
 
-    /// How many publishers, each on a connection of its own [default: 1]
+    /// How many publishers, each on a connection of its own [default: 1; bench rtt: always 1]
     #[arg(long, value_name = "N")]
     pub(crate) pubs: Option<u32>,
 
-    /// How many subscribers, each on a connection of its own and following every room [default: 1]
+    /// bench sub: how many subscribers, each on a connection of its own and following every room
+    /// [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) subs: Option<u32>,
 
@@ -273,15 +275,15 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "N")]
     pub(crate) window: Option<u32>,
 
-    /// How many messages a call sends [default: 1]
+    /// How many messages a call sends [default: 1; bench rtt and rooms: always 1]
     #[arg(long, value_name = "N")]
     pub(crate) bulk: Option<u32>,
 
-    /// Stop after this many messages, all publishers together
+    /// Stop after this many messages, all publishers together (bench rooms: always one a room)
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<u64>,
 
-    /// Stop after this long [default: 3s]
+    /// Stop after this long [default: 3s; not bench rooms]
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<String>,
 

@@ -15,7 +15,7 @@ use broker_proto::SenderName;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use crate::args::Global;
+use crate::args::{Cli, Command, Global};
 use crate::exit::Failure;
 use crate::units;
 
@@ -44,7 +44,8 @@ pub(crate) struct Config {
 pub(crate) enum Target {
     /// This broker and no other.
     Server(String),
-    /// Whoever serves the store in this directory, or this process.
+    /// Whoever serves the store in this directory, or this process. The name is empty for a command
+    /// that makes a store of its own, unless somebody named one.
     Store(PathBuf),
 }
 
@@ -72,9 +73,15 @@ pub(crate) enum Listen {
 
 impl Config {
     /// Judges what was typed and what the environment says.
-    pub(crate) fn new(global: &Global, matches: &ArgMatches) -> Result<Self, Failure> {
+    pub(crate) fn new(cli: &Cli, matches: &ArgMatches) -> Result<Self, Failure> {
+        let global = &cli.global;
         let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let (target, chosen) = target(global, is_flag("server"), is_flag("data"))?;
+        let own_store = matches!(cli.command, Command::Demo | Command::Bench(_));
+        let (target, chosen) = match target(global, is_flag("server"), is_flag("data"))? {
+            Some(target) => target,
+            None if own_store => (Target::Store(PathBuf::new()), Chosen::Default),
+            None => (Target::Store(default_data()?), Chosen::Default),
+        };
         Ok(Self {
             target,
             chosen,
@@ -86,11 +93,12 @@ impl Config {
     }
 }
 
+/// What a flag or the environment names.
 fn target(
     global: &Global,
     server_is_flag: bool,
     data_is_flag: bool,
-) -> Result<(Target, Chosen), Failure> {
+) -> Result<Option<(Target, Chosen)>, Failure> {
     if server_is_flag && data_is_flag {
         return Err(Failure::usage(
             "--server names a running broker and --data a store on this machine: give one of them",
@@ -108,14 +116,11 @@ fn target(
         }
     };
     match filled(global.server.as_deref()) {
-        Some(url) if !data_is_flag => Ok((Target::Server(server(url)?), by(server_is_flag))),
+        Some(url) if !data_is_flag => Ok(Some((Target::Server(server(url)?), by(server_is_flag)))),
         None if server_is_flag => Err(Failure::usage(
             "--server needs an address: tcp://HOST:PORT or unix:/PATH",
         )),
-        _ => match data {
-            Some(dir) => Ok((Target::Store(dir.into()), by(data_is_flag))),
-            None => Ok((Target::Store(default_data()?), Chosen::Default)),
-        },
+        _ => Ok(data.map(|dir| (Target::Store(dir.into()), by(data_is_flag)))),
     }
 }
 
@@ -225,11 +230,17 @@ mod tests {
     #[test]
     fn a_flag_beats_the_environment() {
         let both = global(Some("unix:/s"), Some("/d"));
-        let (chosen, _) = target(&both, false, true).expect("a flag and a variable");
+        let (chosen, _) = target(&both, false, true)
+            .expect("a flag and a variable")
+            .expect("named");
         assert_eq!(chosen, store("/d"));
-        let (chosen, _) = target(&both, true, false).expect("a flag and a variable");
+        let (chosen, _) = target(&both, true, false)
+            .expect("a flag and a variable")
+            .expect("named");
         assert_eq!(chosen, Target::Server("unix:/s".to_owned()));
-        let (chosen, _) = target(&both, false, false).expect("two variables");
+        let (chosen, _) = target(&both, false, false)
+            .expect("two variables")
+            .expect("named");
         assert_eq!(
             chosen,
             Target::Server("unix:/s".to_owned()),
@@ -240,7 +251,9 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_not_set_and_an_empty_flag_is_wrong() {
-        let (chosen, by) = target(&global(Some(""), Some("/d")), false, false).expect("a variable");
+        let (chosen, by) = target(&global(Some(""), Some("/d")), false, false)
+            .expect("a variable")
+            .expect("named");
         assert_eq!((chosen, by), (store("/d"), Chosen::Environment));
         assert!(target(&global(Some(""), None), true, false).is_err());
         assert!(target(&global(None, Some("")), false, true).is_err());

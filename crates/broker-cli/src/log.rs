@@ -15,7 +15,9 @@ use crate::exit::Failure;
 pub(crate) fn start(verbose: u8) -> Result<(), Failure> {
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        .with_ansi(io::stderr().is_terminal())
+        // A line that cannot be written is lost: told, it would be on standard error too, and panic.
+        .log_internal_errors(false);
     match env::var("BROKER_LOG")
         .ok()
         .filter(|filter| !filter.is_empty())

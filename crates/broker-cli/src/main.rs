@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let config = Config::new(&cli.global, &matches)?;
+    let config = Config::new(&cli, &matches)?;
     log::start(config.verbose)?;
     let runtime = runtime(&cli.command)
         .map_err(|error| Failure::new(Exit::Protocol, format!("cannot start: {error}")))?;

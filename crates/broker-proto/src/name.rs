@@ -35,7 +35,7 @@ pub enum NameError {
         max: usize,
     },
     /// A character is not allowed anywhere in it.
-    #[error("the {what} has {why} '{}' at byte {at}", .found.escape_unicode())]
+    #[error("the {what} has {why} '{}' at byte {at}", shown(*.found))]
     Character {
         /// What is named.
         what: &'static str,
@@ -82,6 +82,15 @@ impl NameError {
             Self::Reserved { .. } => ErrorCode::RESERVED_NAME,
             _ => ErrorCode::BAD_NAME,
         }
+    }
+}
+
+/// A character as a person can tell it, also when it cannot be seen.
+fn shown(found: char) -> String {
+    if found.is_ascii_graphic() {
+        found.to_string()
+    } else {
+        found.escape_unicode().to_string()
     }
 }
 

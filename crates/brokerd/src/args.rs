@@ -18,6 +18,7 @@ Exit codes:
   0  ended by request
   2  wrong usage
   65  the store was written by a newer version
+  71  the system refuses threads or signal handlers
   74  the disk or the directory fails
   75  the store is served by another process, or the port is taken
   78  refused configuration

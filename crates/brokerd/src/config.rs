@@ -34,7 +34,14 @@ pub(crate) enum Listen {
 
 impl Config {
     /// Judges what was typed and what the environment says.
-    pub(crate) fn new(args: &Args) -> Result<Self, Failure> {
+    pub(crate) fn new(args: &Args, data_is_flag: bool) -> Result<Self, Failure> {
+        if data_is_flag && args.data.as_deref().is_some_and(OsStr::is_empty) {
+            // Most likely a variable that is not set; the default store is not what was meant.
+            return Err(Failure::new(
+                Exit::Config,
+                "--data needs the name of a directory",
+            ));
+        }
         let listen = listen(args.listen.as_deref())?;
         if let Listen::At(address) = listen
             && !address.ip().is_loopback()
@@ -97,20 +104,22 @@ mod tests {
     #[test]
     fn addresses_of_this_machine_need_no_leave() {
         for address in ["127.0.0.1:9876", "127.8.9.1:0", "[::1]:9876"] {
-            let config = Config::new(&args(Some(address), false)).expect("loopback");
+            let config = Config::new(&args(Some(address), false), false).expect("loopback");
             assert_eq!(
                 config.listen,
                 Listen::At(address.parse().expect("an address"))
             );
         }
         assert_eq!(
-            Config::new(&args(Some("none"), false))
+            Config::new(&args(Some("none"), false), false)
                 .expect("a word")
                 .listen,
             Listen::None
         );
         assert_eq!(
-            Config::new(&args(Some(""), false)).expect("not set").listen,
+            Config::new(&args(Some(""), false), false)
+                .expect("not set")
+                .listen,
             Listen::Default
         );
     }
@@ -123,7 +132,8 @@ mod tests {
             "192.168.1.2:9876",
             "[::ffff:127.0.0.1]:9876",
         ] {
-            let failure = Config::new(&args(Some(address), false)).expect_err("not loopback");
+            let failure =
+                Config::new(&args(Some(address), false), false).expect_err("not loopback");
             assert_eq!(failure.exit, Exit::Config);
             assert!(
                 failure.words.contains("127.0.0.1:9876")
@@ -131,10 +141,10 @@ mod tests {
                 "{}",
                 failure.words
             );
-            assert!(Config::new(&args(Some(address), true)).is_ok());
+            assert!(Config::new(&args(Some(address), true), false).is_ok());
         }
         assert_eq!(
-            Config::new(&args(Some("9876"), false))
+            Config::new(&args(Some("9876"), false), false)
                 .expect_err("no address")
                 .exit,
             Exit::Config

@@ -23,6 +23,9 @@ pub(crate) fn start() -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // A line that cannot be written is lost: told, it would be on standard error too, and the
+        // daemon would die of a full disk below its log.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .init();
     Ok(())

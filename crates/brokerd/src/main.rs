@@ -13,7 +13,8 @@ mod shutdown;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 use tokio::runtime::Builder;
 
 use crate::args::Args;
@@ -21,7 +22,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run() {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
             say(&failure.words);
@@ -30,8 +31,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::new(args)?;
+fn run() -> Result<(), Failure> {
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let data_is_flag = matches.value_source("data") == Some(ValueSource::CommandLine);
+    let config = Config::new(&args, data_is_flag)?;
     log::start()?;
     // The server has a runtime of its own; this one waits for signals.
     let runtime = Builder::new_current_thread()

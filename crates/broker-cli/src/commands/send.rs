@@ -30,7 +30,16 @@ use crate::signals::Stop;
 /// Runs the command.
 pub(crate) async fn run(config: &Config, args: SendArgs, mut stop: Stop) -> Result<(), Failure> {
     let room = room_name(&args.room)?;
+    if args.id.as_deref() == Some("") {
+        // Most likely a variable that is not set; under one key all but the first would be gone.
+        return Err(Failure::usage("--id takes a key that is not empty"));
+    }
     if args.lines {
+        if args.text.as_ref().is_some_and(|text| text != "-") {
+            return Err(Failure::usage(
+                "--lines sends the lines of standard input: leave out the TEXT",
+            ));
+        }
         return lines(config, &args, room, stop).await;
     }
     let payload = match &args.text {

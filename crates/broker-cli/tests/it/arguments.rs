@@ -181,3 +181,27 @@ fn an_impossible_login_name_asks_for_another() {
         .unwrap();
     crate::support::Done::new(output).fails(2, &["ann@corp", "--as"]);
 }
+
+/// `--id "$UNSET"` would store the first message and drop all others.
+#[test]
+fn an_empty_id_is_refused() {
+    let place = Place::new();
+    place
+        .run(&["send", "lobby", "x", "--id", ""])
+        .fails(2, &["--id"]);
+    place
+        .run_with(&["send", "lobby", "--lines", "--id="], b"a\n")
+        .fails(2, &["--id"]);
+}
+
+#[test]
+fn lines_take_a_dash_for_standard_input_and_no_text() {
+    let place = Place::new();
+    place
+        .run_with(&["send", "log", "--lines", "-"], b"a\nb\n")
+        .ok();
+    assert_eq!(place.raw("log"), b"a\nb\n");
+    place
+        .run(&["send", "log", "--lines", "text"])
+        .fails(2, &["--lines", "TEXT"]);
+}

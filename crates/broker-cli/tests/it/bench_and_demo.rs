@@ -113,3 +113,29 @@ fn the_demo_shows_both_sides_and_cleans_up() {
     }
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "{text}");
 }
+
+#[test]
+fn an_option_that_a_benchmark_does_not_use_is_told() {
+    let place = Place::new();
+    let done = place.run(&[
+        "bench", "rooms", "--rooms", "5", "--count", "9", "--subs", "2", "--json",
+    ]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let words = &done.stderr;
+    assert!(
+        words.contains("no use of --count") && words.contains("no use of --subs"),
+        "{words}"
+    );
+    assert_eq!(done.json()[0]["settings"]["subs"], 0);
+}
+
+#[test]
+fn the_demo_needs_no_home() {
+    let place = Place::new();
+    let temporary = place.directory("tmp");
+    let mut command = place.command(&["demo"]);
+    command.env_clear().env("TMPDIR", &temporary);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+}

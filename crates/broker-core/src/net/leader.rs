@@ -121,7 +121,9 @@ impl Leader {
             tell.send_replace(true);
         });
         server.serve(Arc::clone(&store));
-        tracing::info!(store = %info.store, term = %info.term, dir = %dir.path().display(), address = %holder.tcp, "leading");
+        // The holder's address is the store's, which it keeps also when nobody listens there.
+        let tcp = address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+        tracing::info!(store = %info.store, term = %info.term, dir = %dir.path().display(), %tcp, "leading");
         let parts = Some(Parts {
             server,
             store,
@@ -321,7 +323,11 @@ fn open_port(
                 io::ErrorKind::AddrInUse => ErrorKind::Locked,
                 _ => ErrorKind::Usage,
             };
-            Error::new(kind, format!("cannot listen at {address}")).with_source(error)
+            let next = match kind {
+                ErrorKind::Locked => "; stop what listens there, or choose another address",
+                _ => "",
+            };
+            Error::new(kind, format!("cannot listen at {address}{next}")).with_source(error)
         })
     });
     match opened {

@@ -222,3 +222,13 @@ fn a_full_disk() {
     let (status, words) = daemon.end();
     assert_eq!(status.code(), Some(0), "{words}");
 }
+
+/// `--data "$UNSET"` must not serve the default store.
+#[test]
+fn a_directory_without_a_name() {
+    let place = Place::new();
+    let (code, words) = place.refused(&["--listen", "none", "--data", ""]);
+    assert_eq!(code, Some(78));
+    assert!(words.contains("--data needs the name"), "{words}");
+    assert!(!place.path().join(".local").exists());
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 
@@ -189,4 +190,31 @@ fn a_directory_that_is_moved_away_ends_it_with_74() {
     let (status, words) = daemon.end();
     assert_eq!(status.code(), Some(74), "{words}");
     assert!(words.contains("moved"), "{words}");
+}
+
+/// Its log may lie on the very disk that is full.
+#[test]
+fn a_full_disk_below_its_log_does_not_end_it() {
+    let place = Place::new();
+    let store = place.store();
+    let mut child = place
+        .command(&["--listen", "none"])
+        .env("BROKER_LOG", "trace")
+        .stdout(Stdio::null())
+        .stderr(fs::File::create("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    block_on(async {
+        // Connecting is retried until it listens.
+        let client = broker_core::ClientConfig::new()
+            .sender("ann")
+            .connect(&format!("unix:{}", store.join("sock").display()))
+            .await
+            .unwrap();
+        client.room("lobby").unwrap().send("hi").await.unwrap();
+        client.shutdown().await.unwrap();
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

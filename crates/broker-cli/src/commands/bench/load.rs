@@ -109,11 +109,32 @@ impl Load {
             size: size(options.size.as_deref())?,
             rooms,
             pubs,
-            subs: within("--subs", options.subs, 1, PEERS_MAX)?,
+            subs: match what {
+                What::Sub => within("--subs", options.subs, 1, PEERS_MAX)?,
+                // The publisher's own connection receives.
+                What::Rtt => 1,
+                What::Pub | What::Rooms => 0,
+            },
             window,
             bulk,
             limit,
         })
+    }
+
+    /// The options that were given and mean nothing to this benchmark.
+    pub(crate) fn ignored(what: What, options: &BenchOptions) -> Vec<&'static str> {
+        let rtt = what == What::Rtt;
+        let rooms = what == What::Rooms;
+        let given = [
+            ("--pubs", rtt && options.pubs.is_some()),
+            ("--subs", what != What::Sub && options.subs.is_some()),
+            ("--window", rtt && options.window.is_some()),
+            ("--bulk", (rtt || rooms) && options.bulk.is_some()),
+            ("--count", rooms && options.count.is_some()),
+            ("--duration", rooms && options.duration.is_some()),
+        ];
+        let ignored = given.into_iter().filter(|(_, ignored)| *ignored);
+        ignored.map(|(name, _)| name).collect()
     }
 
     /// The rooms that a publisher sends to, in turn: its share when there are enough, else one that it

@@ -29,7 +29,7 @@ use crate::args::BenchCommand;
 use crate::config::Config;
 use crate::connect::unless_stopped;
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, say};
 use crate::signals::Stop;
 
 /// Runs the command.
@@ -45,6 +45,9 @@ pub(crate) async fn run(
         BenchCommand::Rooms(options) => (What::Rooms, options),
     };
     let load = Arc::new(Load::new(what, &options)?);
+    for option in Load::ignored(what, &options) {
+        say(&format!("bench {} makes no use of {option}", what.name()));
+    }
     let (host, stage) = unless_stopped(&mut stop, Host::open(config)).await?;
     let bench = Bench {
         stage: Arc::new(stage),

@@ -90,7 +90,10 @@ fn own_store(config: &mut Config) -> Result<Option<Scratch>, Failure> {
     let scratch = Scratch::new(parent, "broker-bench").map_err(|error| {
         Failure::new(
             Exit::Unreachable,
-            format!("cannot make a directory in {}: {error}", parent.display()),
+            format!(
+                "cannot make a directory in {}; name a store to measure with --data DIR: {error}",
+                parent.display()
+            ),
         )
     })?;
     config.target = Target::Store(scratch.path().to_owned());

@@ -47,7 +47,7 @@ pub(super) async fn greet(
     let silent = || {
         Error::new(
             ErrorKind::Connect,
-            format!("{address} does not answer; {patience:?} were waited for"),
+            format!("{address} does not answer: is a broker running there?"),
         )
         .retryable()
     };
