@@ -48,6 +48,11 @@ pub(super) enum Request {
 /// Memory that a queued append takes beside its payload, roughly.
 const APPEND_BYTES: usize = 256;
 
+/// Requests in the queue from which on holes are not noted any more: nothing else bounds how many a
+/// peer makes while the disk is stalled. A hole that is not noted costs nobody a message; at most
+/// its producer stays a stranger, and is told so with its next number.
+const HOLES_BELOW: usize = 1 << 16;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -116,6 +121,9 @@ impl Inbox {
     pub(super) fn push(&self, request: Request) {
         let first = {
             let mut queue = lock(&self.queue);
+            if matches!(request, Request::Hole { .. }) && queue.requests.len() >= HOLES_BELOW {
+                return;
+            }
             queue.requests.push(request);
             queue.requests.len() == 1
         };
@@ -182,5 +190,38 @@ impl Inbox {
 
     pub(super) fn is_closing(&self) -> bool {
         lock(&self.queue).closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use broker_proto::{ProducerId, SenderName};
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_sessions_refuse_do_not_fill_the_memory_while_the_disk_is_stalled() {
+        let inbox = Inbox::new(1 << 20);
+        let hole = |n: u64| Request::Hole {
+            key: ProducerKey {
+                sender: SenderName::parse("ann").unwrap(),
+                producer: ProducerId::new([u8::try_from(n % 2).unwrap(); 16]),
+            },
+            session: SessionId(1),
+            first_number: n,
+            count: 1,
+        };
+        for n in 1..=200_000 {
+            inbox.push(hole(n));
+        }
+        let mut all = Vec::new();
+        inbox.drain(&mut all);
+        assert!(all.len() <= 1 << 16, "{} wait", all.len());
+        // Once the writer goes on, they are told again.
+        inbox.push(hole(1));
+        inbox.drain(&mut all);
+        assert_eq!(all.len(), (1 << 16) + 1);
     }
 }
