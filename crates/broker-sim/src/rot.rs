@@ -456,7 +456,7 @@ fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
             .is_some_and(|skips| skips.iter().any(|(from, to)| (from..=to).contains(&&seq)));
         if !told && !harm.end {
             return Err(format!(
-                "{id:?} at seq {seq} of room {} is neither served nor told as damaged",
+                "{id:?} at seq {seq} of room {} is neither served nor told as damaged; skipped are {skipped:?}",
                 sent.room
             ));
         }

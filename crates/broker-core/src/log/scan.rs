@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use broker_proto::RoomId;
+use broker_proto::record::RecordHead;
 use bytes::Bytes;
 
 use super::batch::{
@@ -180,7 +181,7 @@ impl<F: StorageFile> Scanner<F> {
         )?;
         Ok(BatchView {
             head,
-            layout: walk(&records),
+            layout: walk(&records, &head),
             damaged: true,
         })
     }
@@ -317,10 +318,13 @@ fn table_of<'a>(head: &BatchHead, bytes: &'a [u8]) -> Option<Table<'a>> {
 }
 
 /// Finds the records of a batch one after the other, up to the first that is damaged.
-fn walk(records: &[u8]) -> Layout {
+fn walk(records: &[u8], head: &BatchHead) -> Layout {
     let (mut runs, mut lengths) = (Vec::<BatchRun>::new(), Vec::new());
     let mut at = 0;
     while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
+        if !belongs(&record.head, head, runs.last()) {
+            break;
+        }
         let bytes = u32::try_from(record.bytes.len()).unwrap_or(u32::MAX);
         match runs.last_mut() {
             Some(run) if run.room == record.head.room => {
@@ -339,6 +343,23 @@ fn walk(records: &[u8]) -> Layout {
         at += record.bytes.len();
     }
     Layout::Salvaged { runs, lengths }
+}
+
+/// Whether a whole record is one of this batch, and comes next: a disk may have put a block of
+/// another batch in its place, and then only what the record says of itself tells.
+fn belongs(record: &RecordHead, head: &BatchHead, last: Option<&BatchRun>) -> bool {
+    if record.room.is_none() {
+        return record.seq.get() == head.position.get()
+            && last.is_none_or(|run| run.room.is_none());
+    }
+    let follows = match last {
+        Some(run) if run.room == record.room => {
+            record.seq.get() == run.first_seq.get() + u64::from(run.count)
+        }
+        Some(run) => run.room < record.room,
+        None => true,
+    };
+    follows && record.time.get() == head.time
 }
 
 /// Reads a whole batch and checks every byte of it; `None` unless all is right.

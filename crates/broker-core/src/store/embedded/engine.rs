@@ -19,6 +19,7 @@ use std::time::Duration;
 use broker_proto::record::RECORD_FIXED_BYTES;
 use broker_proto::{ErrorCode, Micros, Position, RoomId};
 
+use self::assembly::STATE_BYTES_MAX;
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
@@ -170,7 +171,8 @@ impl<S: Storage> Engine<S> {
             took = true;
             match request {
                 Request::Append { append, to } => {
-                    bytes += append.entries.len()
+                    bytes += STATE_BYTES_MAX
+                        + append.entries.len()
                         + append.count as usize * (RECORD_FIXED_BYTES + append.head.len());
                     let decision = self.decide(&append, now);
                     self.admitted.push(Admitted {

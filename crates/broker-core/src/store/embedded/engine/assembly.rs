@@ -19,6 +19,11 @@ use crate::log::state::{self, MessageHead, kind};
 use crate::log::storage::{AlignedBuf, Storage};
 use crate::sync::read;
 
+/// What an append brings beside its messages, at most: a row of the room table, the record of the
+/// room's name (some 300 bytes) and that of the producer's run (some 160).
+pub(super) const STATE_BYTES_MAX: usize = 512;
+const _: () = assert!(RUN_BYTES + 300 + 160 < STATE_BYTES_MAX);
+
 impl<S: Storage> Engine<S> {
     /// An upper limit of the size of the batch.
     pub(super) fn bytes_needed(&self) -> u64 {
@@ -28,8 +33,7 @@ impl<S: Storage> Engine<S> {
         for (append, placed) in placed(&self.admitted) {
             let per_message = RECORD_FIXED_BYTES + append.head.len() + 4;
             bytes += append.entries.len() + placed.count as usize * per_message;
-            // A row, the room's name, the producer's run.
-            bytes += RUN_BYTES + 2 * RECORD_BYTES_MAX;
+            bytes += STATE_BYTES_MAX;
         }
         if self.checkpoint.is_some() {
             bytes += Checkpoint::PIECE_BYTES_MAX;
