@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::clock::{ManualClock, SeededRandom};
-use broker_core::log::storage::MemoryStorage;
+use broker_core::log::storage::{FileStorage, MemoryStorage, Storage, StorageFile};
 use broker_core::store::{
     EmbeddedConfig, EmbeddedStore, Engine, Hint, MemoryStore, Notice, ProducerKey, ReadRange,
     ReadReply, SessionId, SetCursor, Store,
@@ -362,4 +362,17 @@ fn producers_that_are_forgotten_while_nobody_publishes_do_not_swell_the_next_bat
     let (store, _engine) = open_with(&disk, &clock, 1 << 30);
     let all = read_all(&*store, "lobby", StartAt::START, 1 << 20);
     assert_eq!(all, Ok(vec![(1, b"one".to_vec())]), "it was acknowledged");
+}
+
+#[test]
+fn direct_writes_are_shown_also_by_a_store_that_was_empty_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Arc::new(FileStorage::open(dir.path()).unwrap());
+    let is_direct = storage.create("probe").unwrap().is_direct();
+    let config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    let (store, mut engine) = EmbeddedStore::open_manual(storage, config, &mut |_, _| {}).unwrap();
+    assert!(!store.info().direct_io);
+    Talker::new("ann", 1).send(&*store, "lobby", &[b"hi"]);
+    engine.step();
+    assert_eq!(store.info().direct_io, is_direct);
 }

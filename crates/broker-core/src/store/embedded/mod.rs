@@ -209,6 +209,16 @@ impl<S: Storage> EmbeddedStore<S> {
         self.shared.when_moved(Box::new(tell));
     }
 
+    /// Whether the log is written past the page cache. Known from the first segment on, and looked
+    /// up once.
+    fn is_direct(&self) -> bool {
+        if self.shared.segments.len() == 0 {
+            return false;
+        }
+        let segments = &self.shared.segments;
+        *self.direct_io.get_or_init(|| segments.is_direct())
+    }
+
     fn refuse(append: &Append, to: &Arc<Mailbox>, code: ErrorCode, detail: String) {
         to.post(Notice::Refused {
             producer: append.key.producer,
@@ -307,7 +317,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             rooms: read(&shared.rooms).len() as u64,
             log_bytes: shared.durable().get(),
             segments: shared.segments.len() as u64,
-            direct_io: *self.direct_io.get_or_init(|| shared.segments.is_direct()),
+            direct_io: self.is_direct(),
             damaged: shared.damaged_at_start + shared.segments.damaged(),
             read_only: shared.read_only(),
             batches: shared.batches.load(Ordering::Relaxed),
