@@ -20,6 +20,15 @@ mod node;
 mod server;
 mod status;
 mod transport;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "the leader begins to use it with the take-over"
+    )
+)]
+mod warden;
 
 pub use broker::Broker;
 pub use config::{Config, Role};
