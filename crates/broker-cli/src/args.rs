@@ -16,8 +16,8 @@ Exit codes:
   3  cannot connect, or the store cannot be opened
   4  refused: too large, no space, not allowed
   5  timed out
-  6  protocol or server error, input or output that fails; bench: a message was lost, doubled or
-     reordered
+  6  protocol or server error, input or output that fails; bench and demo: a message was lost,
+     doubled or reordered
   130, 143  ended by SIGINT, SIGTERM";
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ Examples:
   broker read lobby -f                   the last 10 messages, then new ones as they come
   make 2>&1 | broker send build --lines  one message a line
   broker read build --raw > build.log    and the same bytes back
-  broker demo                            see it work
+  broker demo; broker demo --takeover    see it work; see leaders killed, and nothing lost
 
 No daemon is needed: when nobody serves the store, the command does so itself while it runs.";
 
@@ -130,7 +130,7 @@ added, none change. Messages and batches count what was stored since this leader
     /// Measure, and verify that nothing is lost, doubled or reordered
     Bench(BenchArgs),
     /// Show it work: a follower in a second process, a few messages, where they lie
-    Demo,
+    Demo(DemoArgs),
 }
 
 /// `broker send`.
@@ -217,6 +217,45 @@ pub(crate) struct ListArgs {
     /// Print JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `broker demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker demo               two processes and a room, step by step
+  broker demo --takeover    five agents share a room; their leader is killed ten times
+
+With --takeover each agent sends numbered messages and follows the room, and whoever leads is killed
+with SIGKILL, again and again. A line of the table has who was killed, who leads then, and the time
+from the kill to the first acknowledgement that any agent got, and until every agent had one. At the
+end the room is read from the disk. A message that was acknowledged and is lost, doubled or out of
+order, or an agent that saw another history, ends the command with exit code 6.
+It takes about 20 seconds, and a store of its own in TMPDIR or /tmp, which is removed.")]
+pub(crate) struct DemoArgs {
+    /// Kill the leader again and again, and show that nothing is lost
+    #[arg(long)]
+    pub(crate) takeover: bool,
+
+    /// How often the leader is killed [default: 10]
+    #[arg(long, value_name = "N", requires = "takeover")]
+    pub(crate) kills: Option<u32>,
+
+    /// Between two kills [default: 1500ms]
+    #[arg(long, value_name = "TIME", requires = "takeover")]
+    pub(crate) every: Option<String>,
+
+    /// Messages a second that each agent sends [default: 400]
+    #[arg(long, value_name = "N", requires = "takeover")]
+    pub(crate) rate: Option<u32>,
+
+    /// Print one JSON object a take-over, and one at the end
+    #[arg(long, requires = "takeover")]
+    pub(crate) json: bool,
+
+    /// Be the agent with this number; for the demo itself
+    #[arg(long, value_name = "NUMBER", requires = "takeover", hide = true)]
+    pub(crate) agent: Option<u32>,
 }
 
 /// `broker bench`.

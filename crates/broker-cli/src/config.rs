@@ -76,7 +76,7 @@ impl Config {
     pub(crate) fn new(cli: &Cli, matches: &ArgMatches) -> Result<Self, Failure> {
         let global = &cli.global;
         let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let own_store = matches!(cli.command, Command::Demo | Command::Bench(_));
+        let own_store = matches!(cli.command, Command::Demo(_) | Command::Bench(_));
         let (target, chosen) = match target(global, is_flag("server"), is_flag("data"))? {
             Some(target) => target,
             None if own_store => (Target::Store(PathBuf::new()), Chosen::Default),

@@ -20,6 +20,6 @@ pub(crate) async fn run(config: &Config, command: Command, stop: Stop) -> Result
         Command::Rooms(args) => rooms::run(config, &args, stop).await,
         Command::Status(args) => status::run(config, &args, stop).await,
         Command::Bench(args) => bench::run(config, args.what, stop).await,
-        Command::Demo => demo::run(config, stop).await,
+        Command::Demo(args) => demo::run(config, args, stop).await,
     }
 }

@@ -1,4 +1,4 @@
-//! `broker demo`: two processes and a room, step by step, in a store of its own.
+//! The plain demo: two processes and a room, step by step.
 //!
 //! This process leads the store and sends; a second one, this same binary, follows the room and its
 //! output is shown beside. When both have left, a third reads from the disk what they stored.
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::broken;
 use crate::config::{Chosen, Config, Listen, Target};
 use crate::connect::{Link, Stay, unless_stopped};
 use crate::escape;
@@ -31,7 +32,7 @@ const MESSAGES: [&str; 3] = [
 ];
 
 /// Runs the command.
-pub(crate) async fn run(config: &Config, mut stop: Stop) -> Result<(), Failure> {
+pub(super) async fn run(config: &Config, mut stop: Stop) -> Result<(), Failure> {
     let mut config = config.clone();
     let scratch = own_store(&mut config)?;
     let Target::Store(dir) = config.target.clone() else {
@@ -69,10 +70,6 @@ fn own_store(config: &mut Config) -> Result<Option<Scratch>, Failure> {
     config.target = Target::Store(scratch.path().to_owned());
     config.listen = Listen::None;
     Ok(Some(scratch))
-}
-
-fn broken(tried: &str, error: &io::Error) -> Failure {
-    Failure::new(Exit::Protocol, format!("cannot {tried}: {error}"))
 }
 
 struct Stage {
