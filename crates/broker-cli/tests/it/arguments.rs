@@ -86,6 +86,11 @@ fn wrong_usage_is_2_and_touches_nothing() {
         (&["bench", "pub", "--bulk", "99", "--window", "9"], "--bulk"),
         (&["bench", "rtt", "--duration", "0s"], "--duration"),
         (&["bench", "all"], "all"),
+        (&["demo", "--kills", "3"], "--takeover"),
+        (&["demo", "--takeover", "--kills", "0"], "--kills"),
+        (&["demo", "--takeover", "--rate", "99999"], "--rate"),
+        (&["demo", "--takeover", "--every", "soon"], "soon"),
+        (&["demo", "--takeover", "--data", "/d"], "--data"),
     ] {
         place.run(arguments).fails(2, &[word]);
     }

@@ -151,6 +151,15 @@ impl Crew {
     }
 }
 
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // All at once, or each would take over from the one before. They are reaped one by one.
+        for member in &mut self.members {
+            let _ = member.child.kill();
+        }
+    }
+}
+
 impl Member {
     /// Kills it with SIGKILL and waits until it is gone.
     pub(super) fn kill(&mut self) -> Result<(), Failure> {

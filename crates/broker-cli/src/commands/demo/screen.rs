@@ -69,21 +69,19 @@ impl Screen {
 
     /// What is about to be seen.
     pub(super) fn begin(&mut self, agents: usize, rate: u32, kills: u32) -> Result<(), Failure> {
+        let times = match kills {
+            1 => "once".to_owned(),
+            kills => format!("{kills} times"),
+        };
         self.lines(&format!(
-            "{agents} agents, one process each, share a store that nobody serves for them: one of\n\
-             them leads, the others stand by. Each sends {rate} messages a second and follows\n\
-             all. The leader is killed with SIGKILL {kills} times, and an agent added.\n\n\
-             {:>4}  {:<7}{:>9}  {:<7}{:>9}{:>6}{:>11}{:>11}{:>5}{:>5}\n",
-            "kill",
-            "killed",
-            "pid",
-            "leads",
-            "pid",
-            "term",
-            "first ack",
-            "all acked",
-            "lost",
-            "dbl"
+            "{agents} agents, a process each, share a room. There is no server: one of them leads,\n\
+             the others stand by. Each sends {rate} messages a second and follows the room.\n\
+             The leader is killed with SIGKILL, {times}; a new agent takes its place.\n\n\
+             {}",
+            row(&[
+                "kill", "killed", "pid", "leads", "pid", "term", "first ack", "all acked", "lost",
+                "doubled"
+            ])
         ))
     }
 
@@ -93,19 +91,18 @@ impl Screen {
             return self.json(&one.json());
         }
         let (killed, leader) = (&one.killed, &one.leader);
-        self.lines(&format!(
-            "{:>4}  {:<7}{:>9}  {:<7}{:>9}{:>6}{:>11}{:>11}{:>5}{:>5}\n",
-            one.number,
-            killed.0,
-            killed.1,
-            leader.0,
-            leader.1,
-            leader.2,
-            millis(one.first()),
-            millis(one.all()),
-            one.lost,
-            one.doubled
-        ))
+        self.lines(&row(&[
+            &one.number.to_string(),
+            &killed.0,
+            &killed.1.to_string(),
+            &leader.0,
+            &leader.1.to_string(),
+            &leader.2.to_string(),
+            &millis(one.first()),
+            &millis(one.all()),
+            &one.lost.to_string(),
+            &one.doubled.to_string(),
+        ]))
     }
 
     /// Draws the lines beneath the table, if this is a terminal.
@@ -135,11 +132,10 @@ impl Screen {
         }
         let found = &summary.findings;
         let mut text = format!(
-            "\n{} leaders killed. {} messages were acknowledged; read back from the disk ({} stored):\n\
+            "\n{} leaders killed, {} messages acknowledged. Read back from the disk:\n\
              lost {}, doubled {}, out of order {}",
             summary.kills,
             grouped(summary.acked),
-            grouped(summary.stored),
             found.lost,
             found.doubled,
             found.reordered + found.strange
@@ -189,6 +185,25 @@ impl Screen {
             self.drawn = 0;
         }
     }
+}
+
+/// A line of the table; words to the left, numbers to the right.
+fn row(cells: &[&str; 10]) -> String {
+    let [
+        kill,
+        killed,
+        pid,
+        leads,
+        to,
+        term,
+        first,
+        all,
+        lost,
+        doubled,
+    ] = cells;
+    format!(
+        "{kill:>4}  {killed:<6}{pid:>8}  {leads:<6}{to:>8}{term:>6}{first:>11}{all:>11}{lost:>6}{doubled:>9}\n"
+    )
 }
 
 /// The lines beneath the table, and which of them stand out.
@@ -266,5 +281,18 @@ mod tests {
         for (line, _) in lines(&standing) {
             assert!(line.len() < COLUMNS, "{line}");
         }
+        let line = row(&[
+            "1000",
+            "zoe-2",
+            "4194304",
+            "zoe-3",
+            "4194304",
+            "1001",
+            "10000.00 ms",
+            "10000.00 ms",
+            "0",
+            "0",
+        ]);
+        assert!(line.len() <= COLUMNS, "{line}");
     }
 }

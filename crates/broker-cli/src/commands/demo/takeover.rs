@@ -130,7 +130,7 @@ async fn play(
     stage.messages = Some(room.subscribe(StartAt::START).wait(true).await?);
     let mut takeovers = Vec::new();
     for number in 1..=plan.kills {
-        stage.doing = format!("kill {number} of {}", plan.kills);
+        stage.doing = format!("next: kill {number} of {}", plan.kills);
         stage.go_on(plan.every).await?;
         takeovers.push(stage.kill(number).await?);
     }

@@ -156,7 +156,7 @@ mod tests {
         takeover.acked(2, 4, 9_000_000);
         assert_eq!(takeover.first(), Duration::from_millis(4));
         assert_eq!(takeover.all(), Duration::from_millis(5));
-        assert_eq!(takeover.json()["first_ack_ms"], 4.0);
+        assert_eq!(ms(takeover.first()), 4.0);
     }
 
     #[test]
