@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 use std::{env, thread};
 
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use super::broken;
 use super::checker::name;
 use super::report::Report;
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
 /// Reports that wait; an agent whose reports are not read waits too.
@@ -29,6 +31,7 @@ pub(super) struct Crew {
     program: PathBuf,
     dir: PathBuf,
     rate: u32,
+    patience: Duration,
     /// Whether the agents' own words are shown.
     verbose: u8,
     started: u32,
@@ -58,13 +61,14 @@ pub(super) struct Member {
 
 impl Crew {
     /// A crew without agents, for the store in `dir`.
-    pub(super) fn new(dir: &Path, rate: u32, verbose: u8) -> Result<Self, Failure> {
+    pub(super) fn new(dir: &Path, rate: u32, config: &Config) -> Result<Self, Failure> {
         let (tell, told) = mpsc::channel(REPORTS);
         Ok(Self {
             program: env::current_exe().map_err(|error| broken("find this program", &error))?,
             dir: dir.to_owned(),
             rate,
-            verbose,
+            patience: config.timeout,
+            verbose: config.verbose,
             started: 0,
             tell,
             told,
@@ -83,6 +87,7 @@ impl Crew {
         command
             .args(["demo", "--takeover", "--agent", &number.to_string()])
             .args(["--rate", &self.rate.to_string()])
+            .args(["--timeout", &format!("{}ms", self.patience.as_millis())])
             .arg("--data")
             .arg(&self.dir)
             .args(["--as", &name, "--listen", "none"])

@@ -109,7 +109,7 @@ async fn play(
 ) -> Result<Findings, Failure> {
     screen.begin(AGENTS, plan.rate, plan.kills)?;
     let mut stage = Stage {
-        crew: Crew::new(dir, plan.rate, config.verbose)?,
+        crew: Crew::new(dir, plan.rate, config)?,
         screen,
         patience: config.timeout,
         messages: None,
