@@ -245,7 +245,8 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "TIME", requires = "takeover")]
     pub(crate) every: Option<String>,
 
-    /// Messages a second that each agent sends [default: 400]
+    /// Messages a second that each agent sends; with few, a pause includes the wait for the next one
+    /// [default: 400]
     #[arg(long, value_name = "N", requires = "takeover")]
     pub(crate) rate: Option<u32>,
 
