@@ -29,6 +29,7 @@ use crate::units;
 /// Agents at a time.
 const AGENTS: usize = 5;
 const KILLS_DEFAULT: u32 = 10;
+/// Each leaves a segment of 1 MiB.
 const KILLS_MAX: u32 = 1000;
 /// Messages a second of each agent.
 const RATE_DEFAULT: u32 = 400;
