@@ -24,7 +24,7 @@ mod store_file;
 mod tests;
 
 pub use error::{DirError, ExitClass};
-pub use holder::{Holder, HolderError, Liveness, ProcessId, role};
+pub use holder::{Halt, Holder, HolderError, Liveness, ProcessId, role};
 pub use lock::{Lock, LockError};
 pub use probe::{FileSystem, Probe, SystemProbe};
 pub use store_dir::StoreDir;
