@@ -32,6 +32,6 @@ mod warden;
 
 pub use broker::Broker;
 pub use config::{Config, Role};
-pub use node::Node;
+pub use node::{Node, NodeControl};
 pub use server::{Server, ServerConfig};
 pub use transport::{Listener, Origin, Stream, TcpDoor, UnixDoor};

@@ -47,6 +47,11 @@ pub trait Connect: Send + Sync + 'static {
     fn health_socket(&self) -> Option<PathBuf> {
         None
     }
+
+    /// Whether the last stream leads to a broker that this process serves itself.
+    fn leads(&self) -> bool {
+        false
+    }
 }
 
 /// Where a client's streams come from. Cloning is cheap.
@@ -70,6 +75,10 @@ impl Connector {
 
     pub(super) fn health_socket(&self) -> Option<PathBuf> {
         self.0.health_socket()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.0.leads()
     }
 }
 

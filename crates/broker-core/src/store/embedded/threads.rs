@@ -177,8 +177,11 @@ fn keep_house<S: Storage>(shared: &Shared<S>, jobs: &mpsc::Receiver<HouseJob>, m
     for job in jobs {
         match job {
             HouseJob::Spare { name, bytes } => {
-                let spare = make_spare(&**shared.segments.storage(), &name, bytes);
-                if let Err(error) = &spare {
+                let closing = || shared.inbox.is_closing();
+                let spare = make_spare(&**shared.segments.storage(), &name, bytes, &closing);
+                if let Err(error) = &spare
+                    && !closing()
+                {
                     tracing::warn!(%error, bytes, "cannot prepare space for the log");
                 }
                 let worked = spare.is_ok();
