@@ -42,6 +42,7 @@ mod waiting;
 
 pub use broker_proto::StartAt;
 pub use config::ClientConfig;
+pub(super) use config::Observer;
 pub(super) use connector::connect_unix;
 pub use connector::{BoxStream, Connect, Connector, Opening, Stream};
 pub use cursor::Cursor;
