@@ -209,8 +209,9 @@ impl Handle {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Command};
 
     use broker_proto::{Micros, StoreId, Term};
     use tempfile::TempDir;
@@ -234,24 +235,17 @@ mod tests {
         }
     }
 
-    /// `flock` keeps the lock for its child, `sleep`, until that is killed.
+    /// The child has the lock's descriptor as its standard input, and nobody else has it.
     fn held() -> Store {
         let parent = tempfile::tempdir().unwrap();
         let dir = Arc::new(StoreDir::open(parent.path().join("data"), &SystemProbe).unwrap());
-        drop(Lock::try_acquire(&dir).unwrap());
-        let mut child = Command::new("flock")
-            .arg("--no-fork")
-            .arg(dir.path().join("lock"))
-            .args(["sh", "-c", "echo; exec sleep 600"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It has the lock when it says so.
-        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let lock = Lock::try_acquire(&dir).unwrap();
+        let descriptor = lock.as_fd().try_clone_to_owned().unwrap();
+        let child = Command::new("sleep").arg("600").stdin(descriptor).spawn();
         Store {
             _health: UnixListener::bind(dir.health_socket_path()).unwrap(),
             dir,
-            child,
+            child: child.unwrap(),
             _parent: parent,
         }
     }

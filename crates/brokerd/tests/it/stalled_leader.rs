@@ -78,7 +78,10 @@ fn a_stopped_leader_is_told_of_until_it_is_continued() {
         let took = asked.elapsed();
         assert!(ASK_AFTER <= took && took < ASK_AFTER + MARGIN, "{took:?}");
         let pid = daemon.child.id();
-        assert_eq!((report.kind(), report.pid()), (StallKind::Stopped, Some(pid)));
+        assert_eq!(
+            (report.kind(), report.pid()),
+            (StallKind::Stopped, Some(pid))
+        );
         let words = report.to_string();
         let version = env!("CARGO_PKG_VERSION");
         let expected = format!(
@@ -167,7 +170,10 @@ fn a_hanging_leader_that_does_not_allow_it_is_left_alone() {
         assert!(!node.is_leader());
         assert!(matches!(&*state.borrow(), State::Stalled { .. }));
         daemon.signal(Signal::CONT);
-        assert_eq!(timeout(PATIENCE, ticket).await.unwrap().unwrap().seq.get(), 1);
+        assert_eq!(
+            timeout(PATIENCE, ticket).await.unwrap().unwrap().seq.get(),
+            1
+        );
         node.shutdown().await.unwrap();
     });
     assert!(!place.store().join("fenced").exists());
@@ -231,8 +237,14 @@ fn a_leader_that_waits_for_the_disk_says_so_and_is_never_killed() {
             "{report}"
         );
         assert_eq!(report.pid(), Some(daemon.child.id()));
-        assert!(report.to_string().starts_with("the disk stalled"), "{report}");
-        assert_eq!(timeout(PATIENCE, ticket).await.unwrap().unwrap().seq.get(), 2);
+        assert!(
+            report.to_string().starts_with("the disk stalled"),
+            "{report}"
+        );
+        assert_eq!(
+            timeout(PATIENCE, ticket).await.unwrap().unwrap().seq.get(),
+            2
+        );
         assert!(asked.elapsed() >= LONGER_THAN_FENCING);
         resumed(&mut state).await;
         drop(slow);
