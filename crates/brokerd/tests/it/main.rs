@@ -4,6 +4,7 @@
 
 mod kill;
 mod refusals;
+mod stalled_leader;
 mod start;
 mod strangers;
 mod support;

@@ -535,7 +535,7 @@ fn introduce(config: &Config, last: Option<&Holder>, socket: Option<&Path>) -> H
         // The real one is known when the log is read; until then the last one says least wrong.
         term: last.map_or(Term::default(), |last| last.term),
         role: config.role.number(),
-        fencing_allowed: false,
+        fencing_allowed: config.fencing_allowed(),
         since: now(),
         store: last.map_or(StoreId::NONE, |last| last.store),
         build: config.build.clone(),
