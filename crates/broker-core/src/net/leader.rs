@@ -18,7 +18,9 @@ use super::client::{BoxStream, Connect, Connector, Error, ErrorKind, Opening, Re
 use super::config::{Config, DEFAULT_ADDRESS, Listen, Role};
 use super::server::{Server, ServerConfig};
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
-use crate::dir::{DirError, Holder, Identity, Lock, NewStore, ProcessId, SOCKET_NAME, StoreDir};
+use crate::dir::{
+    DirError, Holder, Identity, Lock, NewStore, ProcessId, SOCKET_NAME, StoreDir, listener_at,
+};
 use crate::log::storage::FileStorage;
 use crate::session::{Farewell, Progress};
 use crate::store::{EmbeddedConfig, EmbeddedStore, Store};
@@ -324,8 +326,8 @@ fn open_port(
                 _ => ErrorKind::Usage,
             };
             let next = match kind {
-                ErrorKind::Locked => "; stop what listens there, or choose another address",
-                _ => "",
+                ErrorKind::Locked => taken(address),
+                _ => String::new(),
             };
             Error::new(kind, format!("cannot listen at {address}{next}")).with_source(error)
         })
@@ -342,6 +344,16 @@ fn open_port(
             server.warn(warning);
             Ok(None)
         }
+    }
+}
+
+/// Who has a port that is taken, as far as this user can see, and what to do.
+fn taken(address: SocketAddr) -> String {
+    match listener_at(address) {
+        Some(keeper) => {
+            format!(": {keeper} listens there; stop it, or choose another address")
+        }
+        None => "; stop what listens there, or choose another address".to_owned(),
     }
 }
 
