@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
 mod kill;
+mod lost_suffix;
 mod refusals;
 mod start;
 mod strangers;
