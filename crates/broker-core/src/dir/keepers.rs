@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
 
-use super::{Holder, LOCK_NAME, Liveness, LockError, ProcessId, StoreDir};
+use super::{Holder, LOCK_NAME, Liveness, ProcessId, StoreDir};
 
 /// Most processes that are looked at.
 const PROCESSES_MAX: usize = 32_768;
@@ -185,50 +185,43 @@ fn numbers(dir: &Path, max: usize) -> Vec<u32> {
     numbers
 }
 
-/// Says who keeps a store's lock and what a person can do about it, in one sentence without a full stop.
-#[must_use]
-pub fn explain_held(dir: &StoreDir, held: &LockError) -> String {
-    let LockError::Held { path, holder } = held else {
-        return held.to_string();
-    };
-    let reason = reason(holder.as_deref(), &keepers(dir));
-    format!("{path:?} is locked: {reason}")
+/// Says who keeps a store's lock and what a person can do about it; to be read after "is held by".
+pub(super) fn explain(dir: &StoreDir, holder: Option<&Holder>) -> String {
+    reason(holder, &keepers(dir))
 }
 
 /// What is known of a held lock: what its file says, and whom the kernel shows.
 fn reason(holder: Option<&Holder>, keepers: &[Keeper]) -> String {
     let Some(holder) = holder else {
         return match listed(keepers) {
-            Some(names) => format!("{names} holds it and has not said what it is; wait, or end it"),
-            None => format!("somebody holds it and has not said who; {UNSEEN}"),
+            Some(names) => format!("{names}, which has not said what it is; wait, or end it"),
+            None => format!("somebody who has not said who; {UNSEEN}"),
         };
     };
     let holds = keepers
         .iter()
         .any(|keeper| keeper.pid == holder.process.pid);
     match (holder.process.liveness(), listed(keepers)) {
-        (Liveness::Running, names) if holds || names.is_none() => {
-            format!("{holder} holds it and runs")
-        }
+        (Liveness::Running, names) if holds || names.is_none() => holder.to_string(),
         (Liveness::Running, Some(names)) => {
-            format!("{names} holds it, and not {holder}, whom the file names; end it")
+            format!("{names}, and not by {holder}, which led last: end it")
         }
         (Liveness::Gone, Some(names)) => {
-            format!("{holder} is gone, but {names} keeps its lock: end it")
+            format!("{names}, and not by {holder}, which led last and is gone: end it")
         }
-        (Liveness::Gone, None) => format!("{holder} is gone, but its lock is kept; {UNSEEN}"),
-        (Liveness::Unknown, Some(names)) => {
-            format!("{names} holds it; its file names {holder}")
+        (Liveness::Gone, None) => {
+            format!("somebody else than {holder}, which led last and is gone; {UNSEEN}")
         }
-        _ if elsewhere(&holder.process) => format!(
-            "{holder} holds it, in another process id namespace (a container?), where that number counts"
-        ),
-        _ => format!("{holder} holds it"),
+        (Liveness::Unknown, Some(names)) => format!("{names}; {holder} led last"),
+        _ if elsewhere(&holder.process) => {
+            format!("{holder}, by the numbers of another process id namespace (a container?)")
+        }
+        _ => holder.to_string(),
     }
 }
 
 /// Said when the kernel shows nobody.
-const UNSEEN: &str = "no process that this user can see does: look for one of another user, or in another container (fuser, lsof)";
+const UNSEEN: &str = "this user can see no process that does: look for one of another user or container (fuser, lsof)";
 
 /// Whether a process lives by other numbers than this one sees.
 fn elsewhere(process: &ProcessId) -> bool {

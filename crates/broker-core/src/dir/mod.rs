@@ -26,7 +26,7 @@ mod tests;
 
 pub use error::{DirError, ExitClass};
 pub use holder::{Holder, HolderError, Liveness, ProcessId, role};
-pub use keepers::{Keeper, explain_held, keepers, listener_at};
+pub use keepers::{Keeper, keepers, listener_at};
 pub use lock::{Lock, LockError};
 pub use probe::{FileSystem, Probe, SystemProbe};
 pub use store_dir::StoreDir;

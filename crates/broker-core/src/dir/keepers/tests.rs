@@ -81,6 +81,14 @@ fn gone() -> ProcessId {
     }
 }
 
+/// What is said to who does not get the lock.
+fn held(dir: &StoreDir) -> String {
+    Lock::try_acquire(dir)
+        .unwrap_err()
+        .explained(dir)
+        .to_string()
+}
+
 #[test]
 fn nobody_keeps_a_lock_that_is_free() {
     let (_parent, dir) = opened();
@@ -109,8 +117,7 @@ fn a_child_that_kept_the_descriptor_is_named_and_one_that_only_opened_the_file_i
     let found = keepers(&dir);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found.first().unwrap().pid, keeps.pid());
-    let held = Lock::try_acquire(&dir).unwrap_err();
-    let text = explain_held(&dir, &held);
+    let text = held(&dir);
     assert!(
         text.contains(&format!("process {} (", keeps.pid())),
         "{text}"
@@ -128,15 +135,15 @@ fn a_holder_that_is_gone_and_the_child_that_keeps_its_lock_are_told_apart() {
     lock.publish(&holder(gone())).unwrap();
     let child = Sleeper::with(lock.as_fd().try_clone_to_owned().unwrap());
     drop(lock);
-    let text = explain_held(&dir, &Lock::try_acquire(&dir).unwrap_err());
+    let text = held(&dir);
     let pid = std::process::id();
     assert!(text.contains(&format!("pid {pid} (test 1)")), "{text}");
-    assert!(text.contains("is gone, but process"), "{text}");
+    let names = format!("is held by process {} (", child.pid());
+    assert!(text.contains(&names), "{text}");
     assert!(
-        text.contains(&format!("process {} (", child.pid())),
+        text.ends_with("which led last and is gone: end it"),
         "{text}"
     );
-    assert!(text.ends_with("keeps its lock: end it"), "{text}");
 }
 
 #[test]
@@ -144,9 +151,9 @@ fn a_holder_that_runs_is_named_with_its_build() {
     let (_parent, dir) = opened();
     let lock = Lock::try_acquire(&dir).unwrap();
     lock.publish(&holder(ProcessId::current())).unwrap();
-    let text = explain_held(&dir, &Lock::try_acquire(&dir).unwrap_err());
+    let text = held(&dir);
     let expected = format!(
-        "pid {} (test 1), since 1970-01-01T00:00:00Z holds it and runs",
+        "is held by pid {} (test 1), since 1970-01-01T00:00:00Z",
         std::process::id()
     );
     assert!(text.ends_with(&expected), "{text}");
@@ -165,13 +172,13 @@ fn what_is_known_decides_what_is_said() {
         ..here
     };
     let said = |process, keepers: &[Keeper]| reason(Some(&holder(process)), keepers);
-    assert!(reason(None, one).starts_with("process 7 (sh) holds it"));
-    assert!(reason(None, &[]).contains("no process that this user can see"));
-    assert!(said(here, one).starts_with("process 7 (sh) holds it, and not pid"));
-    assert!(said(here, &[]).ends_with("holds it and runs"));
-    assert!(said(gone(), &[]).contains("is gone, but its lock is kept"));
-    assert!(said(elsewhere, &[]).contains("in another process id namespace"));
-    assert!(said(elsewhere, one).starts_with("process 7 (sh) holds it; its file names pid"));
+    assert!(reason(None, one).starts_with("process 7 (sh), which has not said"));
+    assert!(reason(None, &[]).contains("can see no process"));
+    assert!(said(here, one).starts_with("process 7 (sh), and not by pid"));
+    assert!(said(here, &[]).starts_with("pid "));
+    assert!(said(gone(), &[]).starts_with("somebody else than pid"));
+    assert!(said(elsewhere, &[]).contains("another process id namespace"));
+    assert!(said(elsewhere, one).starts_with("process 7 (sh); pid"));
 }
 
 #[test]
