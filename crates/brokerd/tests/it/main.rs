@@ -8,3 +8,4 @@ mod refusals;
 mod start;
 mod strangers;
 mod support;
+mod wrong_door;
