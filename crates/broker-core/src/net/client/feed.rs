@@ -265,6 +265,13 @@ impl Feed {
         state.phase = Phase::Ended;
     }
 
+    /// The last place that the broker has delivered or begun after.
+    pub(super) fn known(&self) -> Option<Position> {
+        let state = lock(&self.state);
+        let last = state.next.get().checked_sub(1).map(Seq::new)?;
+        (!state.epoch.is_none() && !last.is_none()).then(|| Position::new(state.epoch, last))
+    }
+
     /// Whether the broker has not answered the first subscribe.
     pub(super) fn is_opening(&self) -> bool {
         lock(&self.state).phase == Phase::Opening

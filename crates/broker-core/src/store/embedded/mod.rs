@@ -11,9 +11,10 @@ mod threads;
 use broker_proto::record::RECORD_FIXED_BYTES;
 use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
+use super::losses::losses;
 use super::{
-    Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
-    StoreError, StoreInfo,
+    Append, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor,
+    Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
@@ -416,6 +417,11 @@ impl<S: Storage> Store for EmbeddedStore<S> {
 
     fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
         self.shared.unwatch(room, tag, to);
+    }
+
+    fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
+        let losses = losses(&read(&self.shared.rooms), self.store, claims);
+        to.post(Notice::Verified { losses });
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {
