@@ -11,7 +11,7 @@ use broker_proto::{ErrorCode, RoomName};
 use crate::config::{Config, Listen, Target};
 use crate::exit::{Exit, Failure, chain};
 use crate::output::say;
-use crate::signals::Stop;
+use crate::signals::{self, Stop};
 
 /// How long a command means to stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ impl Link {
             Target::Store(dir) => {
                 let node = Node::join(node_config(config, dir, stay)).await?;
                 node.warnings().iter().for_each(|warning| say(warning));
+                if stay == Stay::Lasting {
+                    tokio::spawn(signals::suspend(node.control()));
+                }
                 Ok(Self {
                     client: node.client(),
                     node: Some(node),

@@ -3,11 +3,16 @@
 //! In order means: what was accepted is waited for, output is written, a store that this process
 //! leads is closed cleanly. That takes as long as it takes, but not longer than a grace period,
 //! because a command can be stuck writing to a pipe that nobody reads.
+//!
+//! SIGTSTP, Ctrl-Z on a terminal: a process that is stopped answers nobody, so one that leads a store
+//! hands it over first.
 
 use std::io;
 use std::process;
 use std::time::Duration;
 
+use broker_core::NodeControl;
+use rustix::process::{Signal as Number, getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -60,6 +65,30 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+/// Longest that a hand-over may keep a person waiting who pressed Ctrl-Z.
+const SUSPEND_WITHIN: Duration = Duration::from_secs(2);
+
+/// Hands the store over, then stops the process, each time that it is asked to. Ends with the node.
+pub(crate) async fn suspend(node: NodeControl) {
+    let Ok(mut asked) = signal(SignalKind::from_raw(Number::TSTP.as_raw())) else {
+        return;
+    };
+    while asked.recv().await.is_some() {
+        match tokio::time::timeout(SUSPEND_WITHIN, node.pause()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "could not hand over in order"),
+            Err(_) => tracing::warn!("could not hand over in time"),
+        }
+        // Returns when the process is continued.
+        if let Err(error) = kill_process(getpid(), Number::STOP) {
+            tracing::warn!(%error, "cannot stop");
+        }
+        if node.resume().await.is_err() {
+            return;
         }
     }
 }

@@ -48,7 +48,7 @@ pub mod store;
 mod sync;
 
 #[cfg(feature = "net")]
-pub use net::{Broker, Config, Node, Role};
+pub use net::{Broker, Config, Node, NodeControl, Role};
 
 #[cfg(feature = "net")]
 pub use net::client::{

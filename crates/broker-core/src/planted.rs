@@ -24,11 +24,15 @@ pub(crate) enum Bug {
     ProducersForgotten,
     /// Loads files whose names only begin like a segment's.
     TemporaryFileLoaded,
+    /// Releases the lock before the store is closed.
+    LockDroppedBeforeLastWrite,
+    /// Leads when nobody listens, whoever holds the lock.
+    PortAsArbiter,
 }
 
 #[cfg(broker_planted_bugs)]
 impl Bug {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::AckBeforeSync, "ack_before_sync"),
         (Self::NoDirectorySync, "no_directory_sync"),
         (Self::SyncAgainAfterError, "sync_again_after_error"),
@@ -41,6 +45,11 @@ impl Bug {
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
         (Self::TemporaryFileLoaded, "temporary_file_loaded"),
+        (
+            Self::LockDroppedBeforeLastWrite,
+            "lock_dropped_before_last_write",
+        ),
+        (Self::PortAsArbiter, "port_as_arbiter"),
     ];
 }
 

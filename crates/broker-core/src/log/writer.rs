@@ -37,6 +37,10 @@ const WRITE_UNIT: u64 = 4096;
 const HURRIED_BYTES: u64 = 4 << 20;
 /// Space that is kept back for marks, checkpoints and trims when the disk is full.
 const RESERVE_BYTES: u64 = 256 << 10;
+/// A leader that has written so much, or a 64th of the segment, is one that writes.
+const SPARE_AFTER_BYTES: u64 = 256 << 10;
+/// A spare is filled in pieces of this size.
+const FILL_BYTES: u64 = 1 << 20;
 /// The buffer is given back when an unusually large batch has made it larger than this.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
@@ -133,6 +137,8 @@ pub(crate) struct LogWriter<S: Storage> {
     last_segment: SegmentId,
     /// Where the next batch goes. Everything before is durable.
     end: LogPosition,
+    /// Where this writer began.
+    begun_at: LogPosition,
     pub(crate) checkpoint: LogPosition,
     buf: AlignedBuf,
     carry: usize,
@@ -179,6 +185,7 @@ impl<S: Storage> LogWriter<S> {
             active: None,
             last_segment: start.last_segment,
             end: start.end,
+            begun_at: start.end,
             checkpoint: start.checkpoint,
             buf: AlignedBuf::new(),
             carry: 0,
@@ -247,11 +254,15 @@ impl<S: Storage> LogWriter<S> {
         })
     }
 
-    /// The size of a spare that should be made now: the active segment is half full and there is
-    /// none.
+    /// The size of a spare that should be made now: the active segment is half full, there is none,
+    /// and this leader is one that writes. Without the last, each of a thousand short commands would
+    /// begin a large file and throw it away.
     pub(crate) fn wants_spare(&self) -> Option<u64> {
         let active = self.active.as_ref()?;
-        let wanted = self.spare.is_none() && !self.failed && self.remaining() < active.bytes / 2;
+        let writes = self.end.get().saturating_sub(self.begun_at.get())
+            >= (active.bytes / 64).min(SPARE_AFTER_BYTES);
+        let wanted =
+            self.spare.is_none() && !self.failed && writes && self.remaining() < active.bytes / 2;
         let (smallest, largest) = self.segment_bytes;
         wanted.then_some((active.bytes * 2).clamp(smallest, largest))
     }
@@ -284,7 +295,7 @@ impl<S: Storage> LogWriter<S> {
         // Starved a moment ago; space may have come back.
         let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
-        match make_spare(&*self.storage, &name, size) {
+        match make_spare(&*self.storage, &name, size, &|| false) {
             Ok(spare) => {
                 self.starved = false;
                 self.spare = Some(spare);
@@ -334,7 +345,7 @@ impl<S: Storage> LogWriter<S> {
         let largest = largest.min(HURRIED_BYTES).max(smallest);
         let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
-        let made = make_spare(&*self.storage, &name, size);
+        let made = make_spare(&*self.storage, &name, size, &|| false);
         self.starved = made.as_ref().is_err_and(is_no_space);
         made
     }
@@ -723,13 +734,14 @@ pub(crate) fn make_spare<S: Storage>(
     storage: &S,
     name: &str,
     bytes: u64,
+    given_up: &dyn Fn() -> bool,
 ) -> io::Result<Spare<S::File>> {
     match storage.delete(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = storage.create(name)?;
-    let filled = file.zero_fill(0, bytes).and_then(|()| file.sync_all());
+    let filled = fill(&file, bytes, given_up).and_then(|()| file.sync_all());
     if let Err(error) = filled {
         let _ = storage.delete(name);
         return Err(error);
@@ -739,6 +751,20 @@ pub(crate) fn make_spare<S: Storage>(
         name: name.to_owned(),
         bytes,
     })
+}
+
+/// Fills a file with zeros, piece by piece, so that a store that is closed need not wait for all.
+fn fill(file: &impl StorageFile, bytes: u64, given_up: &dyn Fn() -> bool) -> io::Result<()> {
+    let mut from = 0;
+    while from < bytes {
+        if given_up() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let to = (from + FILL_BYTES).min(bytes);
+        file.zero_fill(from, to)?;
+        from = to;
+    }
+    Ok(())
 }
 
 fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {

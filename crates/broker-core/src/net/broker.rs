@@ -1,11 +1,14 @@
 //! [`Broker`]: a store for one process alone, without any door.
 
+use std::io;
 use std::path::Path;
 
-use super::client::{Client, Result};
+use super::client::{BoxStream, Client, Connect, Connector, Opening, Result};
 use super::config::Config;
-use super::leader::{Leader, dir_error, open_dir};
+use super::leader::{Leader, Stored, dir_error, open_dir};
+use super::server::Server;
 use crate::dir::Lock;
+use crate::sync::{Arc, Weak};
 
 /// A store that only this process uses: no socket is opened. Dropping it leaves without waiting;
 /// [`Broker::shutdown`] leaves in order.
@@ -13,7 +16,7 @@ use crate::dir::Lock;
 /// Use a [`Node`](super::Node) where other processes shall take part in the conversation.
 #[derive(Debug)]
 pub struct Broker {
-    leader: Leader,
+    leader: Arc<Leader>,
     client: Client,
 }
 
@@ -37,7 +40,8 @@ impl Broker {
         let dir = open_dir(&config.dir)?;
         let lock = Lock::try_acquire(&dir).map_err(|error| dir_error(error.into()))?;
         let leader = Leader::start_alone(&config, dir, lock).await?;
-        let client = config.client().connect_with(leader.connector()).await?;
+        let within = Connector::new(Within(leader.server()));
+        let client = config.client().connect_with(within).await?;
         Ok(Self { leader, client })
     }
 
@@ -55,7 +59,31 @@ impl Broker {
     pub async fn shutdown(self) -> Result<()> {
         let Self { leader, client } = self;
         let answered = client.shutdown().await;
-        leader.shutdown().await?;
+        leader.leave().await?;
         answered
+    }
+}
+
+/// Connections of the process to the server in it.
+struct Within(Weak<Server<Stored>>);
+
+impl Connect for Within {
+    fn connect(&self) -> Opening<'_> {
+        let stream = match self.0.upgrade() {
+            Some(server) => Ok(Box::new(server.connect()) as BoxStream),
+            None => Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "this process no longer leads the store",
+            )),
+        };
+        Box::pin(std::future::ready(stream))
+    }
+
+    fn address(&self) -> String {
+        "this process".to_owned()
+    }
+
+    fn leads(&self) -> bool {
+        true
     }
 }

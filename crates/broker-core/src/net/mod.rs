@@ -20,9 +20,18 @@ mod node;
 mod server;
 mod status;
 mod transport;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "the leader begins to use it with the take-over"
+    )
+)]
+mod warden;
 
 pub use broker::Broker;
 pub use config::{Config, Role};
-pub use node::Node;
+pub use node::{Node, NodeControl};
 pub use server::{Server, ServerConfig};
 pub use transport::{Listener, Origin, Stream, TcpDoor, UnixDoor};

@@ -11,6 +11,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -83,12 +84,23 @@ fn connections_max() -> usize {
         .clamp(1, CONNECTIONS_MAX)
 }
 
+/// The doors of a leader that another process can go on with.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    /// The store's Unix socket.
+    pub(super) unix: Option<OwnedFd>,
+    /// The TCP port.
+    pub(super) tcp: Option<OwnedFd>,
+}
+
 /// A server. Dropping it cuts all connections off; end it in order instead.
 pub struct Server<S: Store> {
     hub: Arc<Hub<S>>,
     figures: Arc<Figures<S>>,
     runtime: Handle,
     accepting: watch::Sender<bool>,
+    /// Kept so that who connects while the store changes hands waits in the kernel.
+    doors: Mutex<Doors>,
     running: Mutex<Option<Running>>,
 }
 
@@ -120,6 +132,7 @@ impl<S: Store> Server<S> {
             figures,
             runtime,
             accepting: watch::Sender::new(true),
+            doors: Mutex::default(),
             running: Mutex::new(Some(running)),
         })
     }
@@ -129,10 +142,23 @@ impl<S: Store> Server<S> {
     /// # Errors
     /// As the system says, such as that the port is taken.
     pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.open_tcp(|| TcpDoor::bind(address))
+    }
+
+    /// Goes on at a TCP port that another process has passed on.
+    ///
+    /// # Errors
+    /// The descriptor is no listening TCP socket.
+    pub(super) fn inherit_tcp(&self, passed: OwnedFd) -> io::Result<SocketAddr> {
+        self.open_tcp(|| TcpDoor::inherit(passed))
+    }
+
+    fn open_tcp(&self, open: impl FnOnce() -> io::Result<TcpDoor>) -> io::Result<SocketAddr> {
         let door = {
             let _runtime = self.runtime.enter();
-            TcpDoor::bind(address)?
+            open()?
         };
+        lock(&self.doors).tcp = Some(door.share()?);
         let address = door.local_addr();
         self.listen(door);
         Ok(address)
@@ -148,12 +174,36 @@ impl<S: Store> Server<S> {
         name: &str,
         shown: PathBuf,
     ) -> io::Result<()> {
+        self.open_unix(|| UnixDoor::bind(place, name, shown))
+    }
+
+    /// Goes on at a Unix socket that another process has passed on.
+    ///
+    /// # Errors
+    /// The descriptor is no listening Unix socket.
+    pub(super) fn inherit_unix(&self, passed: OwnedFd, shown: PathBuf) -> io::Result<()> {
+        self.open_unix(|| UnixDoor::inherit(passed, shown))
+    }
+
+    fn open_unix(&self, open: impl FnOnce() -> io::Result<UnixDoor>) -> io::Result<()> {
         let door = {
             let _runtime = self.runtime.enter();
-            UnixDoor::bind(place, name, shown)?
+            open()?
         };
+        lock(&self.doors).unix = Some(door.share()?);
         self.listen(door);
         Ok(())
+    }
+
+    /// Stops accepting and hands the doors out; dropping them closes them, and turns away who waits.
+    pub(super) fn take_doors(&self) -> Doors {
+        self.accepting.send_replace(false);
+        std::mem::take(&mut *lock(&self.doors))
+    }
+
+    /// Runs a task on the server's own runtime, which the application cannot stall.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// Accepts connections of any listener.
@@ -195,6 +245,17 @@ impl<S: Store> Server<S> {
         self.figures.amend(|facts| facts.warnings.push(warning));
     }
 
+    /// Takes back what is no longer so.
+    pub(super) fn unwarn(&self, warning: &str) {
+        self.figures
+            .amend(|facts| facts.warnings.retain(|told| told != warning));
+    }
+
+    /// Whether connections are accepted still.
+    pub(super) fn accepts(&self) -> bool {
+        *self.accepting.borrow()
+    }
+
     /// What a person should know.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -210,6 +271,12 @@ impl<S: Store> Server<S> {
     /// Accepts no more connections and no more publishes, and waits until those under way are
     /// answered and the answers taken, at most for `patience`. Says whether all were.
     pub async fn drain(&self, store: Arc<S>, patience: Duration) -> bool {
+        drop(self.take_doors());
+        self.finish(store, patience).await
+    }
+
+    /// The same with the doors left as they are: who connects meanwhile waits for whoever gets them.
+    pub(super) async fn finish(&self, store: Arc<S>, patience: Duration) -> bool {
         self.accepting.send_replace(false);
         self.hub.set_stage(Stage::Draining(store));
         timeout(patience, self.hub.settled()).await.is_ok()
@@ -217,7 +284,7 @@ impl<S: Store> Server<S> {
 
     /// Says goodbye to everybody and waits until they are gone, at most for `patience`.
     pub async fn farewell(&self, farewell: Farewell, patience: Duration) {
-        self.accepting.send_replace(false);
+        drop(self.take_doors());
         self.hub.set_stage(Stage::Leaving(farewell));
         // Who has not taken its goodbye by then is cut off.
         let _gone = timeout(patience, self.hub.empty()).await;
@@ -225,6 +292,7 @@ impl<S: Store> Server<S> {
 
     /// Ends the runtime; connections that are left are cut off.
     pub async fn stop(&self) {
+        drop(self.take_doors());
         let running = lock(&self.running).take();
         if let Some((run, ended)) = running {
             drop(run);
@@ -235,6 +303,7 @@ impl<S: Store> Server<S> {
 
     /// Ends the runtime without waiting for it.
     pub(super) fn cut(&self) {
+        drop(self.take_doors());
         drop(lock(&self.running).take());
     }
 }

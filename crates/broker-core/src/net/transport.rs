@@ -7,7 +7,8 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::process;
@@ -87,6 +88,28 @@ impl TcpDoor {
         Ok(Self { listener, address })
     }
 
+    /// Goes on at a port that another process has listened at and has passed on. Nobody who connects
+    /// meanwhile is turned away: whoever was not accepted yet waits in the kernel. Called on a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The descriptor is no listening TCP socket.
+    pub fn inherit(passed: OwnedFd) -> io::Result<Self> {
+        let listener = StdTcpListener::from(passed);
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The port as a descriptor, to pass it on.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
     /// Where it listens, with the port that it was given.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -140,6 +163,28 @@ impl UnixDoor {
             listener: UnixListener::from_std(listener)?,
             shown,
         })
+    }
+
+    /// Goes on at a socket that another process has listened at and has passed on. Called on a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The descriptor is no listening Unix socket.
+    pub fn inherit(passed: OwnedFd, shown: PathBuf) -> io::Result<Self> {
+        let listener = StdUnixListener::from(passed);
+        // Fails for anything but a socket of this family.
+        listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, shown })
+    }
+
+    /// The socket as a descriptor, to pass it on.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 }
 

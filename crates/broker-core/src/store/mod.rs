@@ -24,7 +24,7 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
-pub use embedded::{EmbeddedConfig, EmbeddedStore, Engine};
+pub use embedded::{Beat, EmbeddedConfig, EmbeddedStore, Engine, Pulse};
 pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
 

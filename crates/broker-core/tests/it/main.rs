@@ -16,3 +16,4 @@ mod lifecycle;
 mod node;
 mod order;
 mod peer;
+mod takeover;

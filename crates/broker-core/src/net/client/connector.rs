@@ -41,6 +41,11 @@ pub trait Connect: Send + Sync + 'static {
 
     /// The address as people write it, for errors and logs.
     fn address(&self) -> String;
+
+    /// Whether the last stream leads to a broker that this process serves itself.
+    fn leads(&self) -> bool {
+        false
+    }
 }
 
 /// Where a client's streams come from. Cloning is cheap.
@@ -60,6 +65,10 @@ impl Connector {
 
     pub(super) fn address(&self) -> String {
         self.0.address()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.0.leads()
     }
 }
 

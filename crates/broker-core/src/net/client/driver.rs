@@ -149,7 +149,8 @@ impl<'a> Driver<'a> {
             connection = greeted.server.connection,
             "connected"
         );
-        self.shared.went_live(greeted.server.clone(), away);
+        let leads = self.connector.leads();
+        self.shared.went_live(greeted.server.clone(), away, leads);
         let (end, useful) = Link::new(self.shared, greeted).run().await;
         self.lost_at = Instant::now();
         // After a connection that brought something the attempts start with the shortest wait; one that is only ever

@@ -109,7 +109,7 @@ impl Client {
         ClientConfig::new()
     }
 
-    pub(super) fn start(
+    pub(in crate::net) fn start(
         config: ClientConfig,
         connector: Connector,
         gives_up: bool,
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// Waits for the first connection, or until the client gives up.
-    pub(super) async fn connected(self) -> Result<Self> {
+    pub(in crate::net) async fn connected(self) -> Result<Self> {
         let mut state = self.state();
         let end = state
             .wait_for(|state| state.is_connected() || matches!(state, State::Closed { .. }))

@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// The connection is there: subscribes and asks again, and tells everybody.
-    pub(super) fn went_live(&self, server: ServerInfo, away: Option<Duration>) {
+    pub(super) fn went_live(&self, server: ServerInfo, away: Option<Duration>, leads: bool) {
         self.payload_bytes_max.store(
             server.payload_bytes_max.min(PAYLOAD_BYTES_MAX),
             Ordering::Relaxed,
@@ -148,6 +148,7 @@ impl Shared {
         self.update(|core, wakes| core.go_live(&server, wakes));
         let server = Arc::new(server);
         self.state.send_replace(match away {
+            gap if leads => State::Leading { server, gap },
             None => State::Connected { server },
             Some(gap) => State::Resumed { server, gap },
         });

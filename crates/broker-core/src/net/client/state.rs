@@ -32,8 +32,14 @@ pub enum State {
         /// How long the connection was away.
         gap: Duration,
     },
-    /// This process serves the store itself. Only a node says so.
-    Leading,
+    /// Connected to the broker that this process serves itself: it leads. Only a node says so. What was not acknowledged
+    /// was sent again, subscriptions went on where they stood.
+    Leading {
+        /// This process.
+        server: Arc<ServerInfo>,
+        /// How long there was no connection; `None` for the first.
+        gap: Option<Duration>,
+    },
     /// Nothing goes any more: the client was shut down, or gave up.
     Closed {
         /// Why it gave up; `None` after a shutdown.
@@ -46,15 +52,23 @@ impl State {
     #[must_use]
     pub fn server(&self) -> Option<&Arc<ServerInfo>> {
         match self {
-            Self::Connected { server } | Self::Resumed { server, .. } => Some(server),
+            Self::Connected { server }
+            | Self::Resumed { server, .. }
+            | Self::Leading { server, .. } => Some(server),
             _ => None,
         }
+    }
+
+    /// Whether this process serves the store itself.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        matches!(self, Self::Leading { .. })
     }
 
     /// Whether requests reach a broker now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.server().is_some() || matches!(self, Self::Leading)
+        self.server().is_some()
     }
 }
 

@@ -489,7 +489,8 @@ impl<S: Storage> Engine<S> {
     /// Does by hand what threads do in production: spares and footers.
     pub fn keep_house(&mut self) {
         if let Some((name, bytes)) = self.wants_spare() {
-            let made = crate::log::make_spare(&**self.shared.segments.storage(), &name, bytes);
+            let storage = &**self.shared.segments.storage();
+            let made = crate::log::make_spare(storage, &name, bytes, &|| false);
             self.offer_spare(made);
         }
         for segment in self.take_sealed() {

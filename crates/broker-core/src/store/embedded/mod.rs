@@ -4,6 +4,7 @@ mod checkpoint;
 mod config;
 mod engine;
 mod inbox;
+mod pulse;
 mod shared;
 mod threads;
 
@@ -25,6 +26,7 @@ use crate::sync::{Arc, Mutex, Ordering, lock, read};
 
 pub use config::EmbeddedConfig;
 pub use engine::Engine;
+pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
 use inbox::{Inbox, Request};
@@ -134,6 +136,7 @@ impl<S: Storage> EmbeddedStore<S> {
             segments,
             writer.end(),
             found.state.damaged,
+            Pulse::new(Arc::clone(&config.clock)),
         ));
         let mut engine = Engine::new(EngineParts {
             shared: Arc::clone(&shared),
@@ -195,6 +198,12 @@ impl<S: Storage> EmbeddedStore<S> {
         if let Some(threads) = threads {
             threads.join();
         }
+    }
+
+    /// What the writer's thread is doing, for those who must not wait for it.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.shared.pulse)
     }
 
     /// Whether the directory has been moved or replaced under the store.

@@ -8,6 +8,7 @@ use super::super::rooms::{Begin, after};
 use super::super::watchers::Watchers;
 use super::super::{Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
 use super::inbox::Inbox;
+use super::pulse::Pulse;
 use crate::log::Segments;
 use crate::log::position::LogPosition;
 use crate::log::reader::{Wanted, find_time, read_disk, read_tail};
@@ -38,6 +39,7 @@ pub(super) struct Shared<S: Storage> {
     pub(super) messages: AtomicU64,
     /// Places that recovery found damaged.
     pub(super) damaged_at_start: u64,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 struct Call(Box<dyn FnOnce() + Send>);
@@ -71,6 +73,7 @@ impl<S: Storage> Shared<S> {
         segments: Segments<S>,
         durable: LogPosition,
         damaged_at_start: u64,
+        pulse: Pulse,
     ) -> Self {
         Self {
             inbox,
@@ -88,6 +91,7 @@ impl<S: Storage> Shared<S> {
             batches: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             damaged_at_start,
+            pulse: Arc::new(pulse),
         }
     }
 
@@ -157,6 +161,7 @@ impl<S: Storage> Shared<S> {
         tracing::error!(%reason, "the store is read-only");
         lock(&self.read_only).get_or_insert(reason);
         self.is_read_only.store(true, Ordering::Release);
+        self.pulse.set_read_only();
     }
 
     /// Notes that the directory is no longer the one that was opened, and tells whoever asked.

@@ -108,6 +108,7 @@ struct Guard<S: Storage>(Arc<Shared<S>>);
 impl<S: Storage> Drop for Guard<S> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.0.pulse.leave();
             self.0.set_read_only("the log writer stopped unexpectedly; restart the broker, nothing acknowledged is lost".to_owned());
         }
         self.0.close();
@@ -132,18 +133,26 @@ fn write<S: Storage>(
                         spare_asked = false;
                         engine.offer_spare(spare);
                     }
+                    shared.pulse.enter();
                     let did = engine.step();
+                    shared.pulse.leave();
                     order(&mut engine, house, &mut spare_asked);
                     if !did {
                         break;
                     }
                 }
             }
-            Woken::TimedOut => engine.idle(),
+            Woken::TimedOut => {
+                shared.pulse.enter();
+                engine.idle();
+                shared.pulse.leave();
+            }
             Woken::Closing => break,
         }
     }
+    shared.pulse.enter();
     engine.close();
+    shared.pulse.leave();
     for segment in engine.take_sealed() {
         let _ = house.send(HouseJob::Footer(segment));
     }
@@ -168,8 +177,11 @@ fn keep_house<S: Storage>(shared: &Shared<S>, jobs: &mpsc::Receiver<HouseJob>, m
     for job in jobs {
         match job {
             HouseJob::Spare { name, bytes } => {
-                let spare = make_spare(&**shared.segments.storage(), &name, bytes);
-                if let Err(error) = &spare {
+                let closing = || shared.inbox.is_closing();
+                let spare = make_spare(&**shared.segments.storage(), &name, bytes, &closing);
+                if let Err(error) = &spare
+                    && !closing()
+                {
                     tracing::warn!(%error, bytes, "cannot prepare space for the log");
                 }
                 let worked = spare.is_ok();
