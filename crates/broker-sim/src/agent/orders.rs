@@ -1,5 +1,6 @@
 //! What an agent is told: lines on stdin, and SIGTERM.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,6 +36,8 @@ impl Order {
 pub(super) struct Orders {
     lines: mpsc::UnboundedReceiver<Order>,
     terminate: Signal,
+    /// Orders that came too early.
+    kept: VecDeque<Order>,
 }
 
 impl Orders {
@@ -55,19 +58,36 @@ impl Orders {
                 }
             })?;
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { lines, terminate })
+        let kept = VecDeque::new();
+        Ok(Self {
+            lines,
+            terminate,
+            kept,
+        })
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Order {
+        match self.kept.pop_front() {
+            Some(order) => order,
+            None => self.receive().await,
+        }
+    }
+
+    async fn receive(&mut self) -> Order {
         tokio::select! {
             order = self.lines.recv() => order.unwrap_or(Order::Leave),
             _ = self.terminate.recv() => Order::Leave,
         }
     }
 
-    /// Waits for the order to leave, passing over others.
+    /// Waits for the order to leave, and keeps the others for later.
     pub(super) async fn end(&mut self) {
-        while self.next().await != Order::Leave {}
+        loop {
+            match self.receive().await {
+                Order::Leave => return,
+                order => self.kept.push_back(order),
+            }
+        }
     }
 }

@@ -51,5 +51,6 @@ fn stampede() {
     println!("  SIGKILL to first new ack: {spread}, {cut_short} killed before it");
     println!("  {:?}", verdict.counts);
     expect_clean(&verdict);
-    assert_eq!(verdict.counts.terms, rounds + 1, "{verdict}");
+    // When they leave in the end they hand over, which makes further terms.
+    assert!(verdict.counts.terms > rounds, "{verdict}");
 }
