@@ -7,6 +7,7 @@
 //! Only own children are killed, by their process id while they are not waited for, so that it cannot be another's. Whatever
 //! happens to the fleet, its children end: it kills them when it is dropped, and they leave when their stdin closes.
 
+mod cache;
 mod child;
 mod end;
 mod spread;
@@ -28,6 +29,7 @@ use crate::history::check::{Checker, Verdict};
 use crate::history::monotonic_nanos;
 use crate::history::pause::{Acks, Pause};
 
+pub use self::cache::{bytes_below, drop_cache};
 pub use self::end::{heads, read_final};
 pub use self::spread::Spread;
 
@@ -357,6 +359,12 @@ impl Fleet {
                 _ => self.hear(deadline).context("waiting for a leader")?,
             };
         }
+    }
+
+    /// The newest term in which somebody said that it leads; 0 before the first.
+    #[must_use]
+    pub fn newest_term(&self) -> u64 {
+        self.led.map_or(0, |led| led.term)
     }
 
     /// Waits until an agent was answered in a term after `term`.
