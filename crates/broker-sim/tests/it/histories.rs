@@ -145,7 +145,7 @@ fn reader(agent: u32, end: &Final, now: &mut impl FnMut() -> u64) -> Vec<(u64, E
     let (life, pid) = (1, 1_000 + agent);
     let mut history = vec![(now(), Event::Process { agent, life, pid })];
     for (index, room) in ROOMS.into_iter().enumerate() {
-        let subscription = index as u32;
+        let subscription = u32::try_from(index).unwrap();
         history.push((
             now(),
             Event::Opened {

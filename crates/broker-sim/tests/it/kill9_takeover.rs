@@ -63,6 +63,45 @@ fn kill9_takeover() {
     assert!(verdict.counts.terms > kills / 2, "{verdict}");
 }
 
+/// A leader is told to leave, and while it hands over it is killed, or who comes next, or both.
+#[test]
+fn a_handover_survives_the_death_of_either_side() {
+    let rounds = setting("BROKER_TAKEOVER_KILLS", 60);
+    let parent = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(seed());
+    let mut fleet = Fleet::new(program(), parent.path()).unwrap();
+    for _ in 0..3 {
+        fleet.start(publisher()).unwrap();
+        fleet.start(subscriber()).unwrap();
+    }
+    let mut term = 0;
+    for _ in 0..rounds {
+        fleet.await_acks(term).unwrap();
+        let leader = await_holder(&mut fleet, term).unwrap();
+        term = fleet.dismiss_leader(leader).unwrap().term;
+        let (kills_old, kills_new) = (rng.chance(1, 2), rng.chance(1, 2));
+        if kills_old {
+            std::thread::sleep(Duration::from_micros(rng.below(30_000)));
+            fleet.kill(leader.agent).unwrap();
+        }
+        if kills_new {
+            let successor = await_holder(&mut fleet, term).unwrap();
+            std::thread::sleep(Duration::from_micros(rng.below(5_000)));
+            term = fleet.kill_leader(successor).unwrap().term;
+        }
+        if !kills_old {
+            fleet.await_end(leader.agent).unwrap();
+        }
+        fleet.restart_all().unwrap();
+    }
+    fleet.await_acks(term).unwrap();
+    fleet.finish().unwrap();
+    let verdict = fleet.check().unwrap();
+    println!("handovers: seed {}, {rounds} rounds", seed());
+    println!("  {:?}", verdict.counts);
+    expect_clean(&verdict);
+}
+
 /// The port moves along with the leader: whoever only knows the address goes on.
 #[test]
 fn a_plain_tcp_client_rides_over_takeovers() {
