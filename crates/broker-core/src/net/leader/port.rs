@@ -60,7 +60,9 @@ pub(super) async fn open(
     let Some(wanted) = wanted else {
         return Ok(());
     };
+    let allowed = config.check_address(wanted);
     if let Some(passed) = passed.filter(|passed| is_at(passed, wanted))
+        && allowed.is_ok()
         && let Ok(at) = server.inherit_tcp(passed)
     {
         *lock(address) = Some(at);
@@ -68,7 +70,7 @@ pub(super) async fn open(
     }
     let daemon = config.role == Role::ServeAlways;
     let tries_for = if daemon { DAEMON_TRIES_FOR } else { SILENT_FOR };
-    let opened = match config.check_address(wanted) {
+    let opened = match allowed {
         Ok(()) => bind(server, wanted, tries_for).await,
         refused => refused.map(|()| wanted),
     };

@@ -118,8 +118,7 @@ impl Supervisor {
                 }
             }
         };
-        let left = leader.leave().await;
-        self.step_back();
+        let left = self.leave(&leader).await;
         if let Err(error) = &left {
             tracing::error!(%error, "the store was not closed in order");
         }
@@ -127,6 +126,23 @@ impl Supervisor {
             let _nobody_waits = answer.send(left);
         }
         ended
+    }
+
+    /// Leaves in order. Goodbyes may take a while; this process's own client looks elsewhere as soon
+    /// as the lock is gone.
+    async fn leave(&self, leader: &Arc<Leader>) -> Result<()> {
+        let leaving = leader.leave();
+        tokio::pin!(leaving);
+        tokio::select! {
+            biased;
+            () = leader.left() => {}
+            left = &mut leaving => {
+                self.step_back();
+                return left;
+            }
+        }
+        self.step_back();
+        leaving.await
     }
 
     fn step_back(&self) {
