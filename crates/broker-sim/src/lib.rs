@@ -13,6 +13,7 @@
 
 pub mod crash_matrix;
 pub mod disk;
+pub mod net_sim;
 pub mod oracle;
 pub mod rig;
 pub mod rng;

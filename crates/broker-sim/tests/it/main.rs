@@ -5,6 +5,7 @@
 )]
 
 mod crash_matrix;
+mod net_sim;
 mod regressions;
 mod rot;
 
