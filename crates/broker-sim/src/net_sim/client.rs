@@ -43,12 +43,11 @@ impl fmt::Display for Life {
 }
 
 /// Opens a client of the brokers. Number `clients` is the judge.
-pub(super) fn open(world: &World, me: usize, rng: &mut Rng) -> Result<Client, String> {
-    let scissors = world.scissors.get(me).cloned().unwrap_or_default();
+fn open(world: &World, me: usize, timeout: Duration, rng: &mut Rng) -> Result<Client, String> {
+    let sockets = world.sockets_of_client(me);
     let mut hosts = broker_hosts();
     rng.shuffle(&mut hosts);
-    let connector = Connector::new(SimConnect::new(hosts, scissors, rng.fork()));
-    let timeout = Duration::from_millis(700 + rng.below(4000));
+    let connector = Connector::new(SimConnect::new(hosts, sockets, rng.fork()));
     ClientConfig::new()
         .sender(sender_name(me))
         .timeout(timeout)
@@ -61,7 +60,8 @@ pub(super) fn open(world: &World, me: usize, rng: &mut Rng) -> Result<Client, St
 /// The program of a client's host.
 pub(super) async fn run(world: Rc<World>, me: usize, life: u32) -> turmoil::Result {
     let mut rng = world.fork();
-    let client = open(&world, me, &mut rng)?;
+    let timeout = Duration::from_millis(700 + rng.below(4000));
+    let client = open(&world, me, timeout, &mut rng)?;
     let rooms = (0..world.shape.rooms).map(|room| client.room(&room_name(room)));
     let life = Life {
         me,
@@ -165,9 +165,10 @@ impl Life {
         drop(history);
         match &result {
             Ok((_, seq)) => self.note(format_args!("message {id} is acknowledged at {seq}")),
-            Err(error) => {
-                self.note(format_args!("message {id} failed: {:?} {error}", error.kind()))
-            }
+            Err(error) => self.note(format_args!(
+                "message {id} failed: {:?} {error}",
+                error.kind()
+            )),
         }
         self.hold(verdict);
     }
@@ -240,7 +241,13 @@ impl Life {
 
     /// Sends a message under its identity; true when it is stored.
     async fn send_keyed(&self, id: usize) -> bool {
-        let room = self.world.history.borrow().sent.get(id).map(|sent| sent.room);
+        let room = self
+            .world
+            .history
+            .borrow()
+            .sent
+            .get(id)
+            .map(|sent| sent.room);
         let Some(handle) = room.and_then(|room| self.room(room)) else {
             return false;
         };
@@ -414,7 +421,13 @@ async fn read(life: Life, room: usize, mut rng: Rng) {
         let Some(handle) = life.room(room) else {
             return;
         };
-        let saved = life.world.history.borrow().read.get(&(life.me, room)).copied();
+        let saved = life
+            .world
+            .history
+            .borrow()
+            .read
+            .get(&(life.me, room))
+            .copied();
         let (start, wanted) = match saved {
             Some(saved) if rng.chance(2, 3) => (StartAt::position(saved), Some(saved.seq.get())),
             _ if rng.chance(1, 4) => (StartAt::last(rng.below(5)), None),
@@ -552,7 +565,8 @@ pub(super) async fn judge(world: Rc<World>) -> turmoil::Result {
     }
     let mut rng = world.fork();
     let me = world.shape.clients;
-    let client = open(&world, me, &mut rng)?;
+    // Its pages are larger than what a slow link brings in the time that clients have.
+    let client = open(&world, me, Duration::from_secs(30), &mut rng)?;
     let rooms = (0..world.shape.rooms).map(|room| client.room(&room_name(room)));
     let life = Life {
         me,
@@ -578,7 +592,9 @@ impl Life {
             self.world.history.borrow().used_rooms(),
         );
         if !used.is_subset(&names) {
-            return Err(format!("there are rooms {names:?}, and {used:?} are in use"));
+            return Err(format!(
+                "there are rooms {names:?}, and {used:?} are in use"
+            ));
         }
         for (room, handle) in self.rooms.iter().enumerate() {
             if !names.contains(handle.name().as_str()) {
@@ -587,7 +603,7 @@ impl Life {
             let mut next = 1;
             loop {
                 let start = StartAt::seq(Seq::new(next));
-                let page = handle.read(start, 1000, 1 << 20).await;
+                let page = handle.read(start, 1000, 32 << 10).await;
                 let page =
                     page.map_err(|error| format!("room {room} cannot be read: {error:?}"))?;
                 let seen = self.world.history.borrow().seen_upto(room);

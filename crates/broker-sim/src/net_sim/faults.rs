@@ -162,7 +162,7 @@ impl<'w> Faults<'w> {
             self.counts.hand_overs += 1;
             let disk = lead.disk.borrow().kill();
             lead.disk.replace(disk);
-            sim.crash(broker_host(lead.host.get()));
+            self.stop_broker(sim, lead.host.get(), false);
             self.follow();
         } else if lead.disk.borrow().is_crashed() {
             self.counts.power_cuts_in_disk_calls += 1;
@@ -185,7 +185,11 @@ impl<'w> Faults<'w> {
                 self.ends.push((until, heal));
             }
             2..=4 => {
-                let (from, to) = if self.rng.coin() { (from, to) } else { (to, from) };
+                let (from, to) = if self.rng.coin() {
+                    (from, to)
+                } else {
+                    (to, from)
+                };
                 self.note(format_args!("nothing comes from {from} to {to}"));
                 self.counts.one_way_cuts += 1;
                 sim.partition_oneway(from, to);
@@ -213,9 +217,7 @@ impl<'w> Faults<'w> {
             10..=13 => {
                 self.note(format_args!("connections of {from} are reset"));
                 self.counts.resets += 1;
-                if let Some(scissors) = self.world.scissors.get(client) {
-                    scissors.cut();
-                }
+                self.world.sockets_of_client(client).reset();
             }
             14..=17 if !self.leaderless => self.strike_leader(sim),
             18..=19 if !self.dead(client) => self.strike_client(sim, client, until),
@@ -240,7 +242,7 @@ impl<'w> Faults<'w> {
                 self.counts.kills += 1;
                 let disk = lead.disk.borrow().kill();
                 lead.disk.replace(disk);
-                sim.crash(broker_host(lead.host.get()));
+                self.stop_broker(sim, lead.host.get(), false);
                 self.follow();
             }
             2..=3 => {
@@ -265,21 +267,42 @@ impl<'w> Faults<'w> {
         let host = lead.host.get();
         let mode = CrashMode::draw(&mut self.rng);
         self.note(format_args!("broker {host} loses power, {mode:?}"));
-        self.silence(sim, &broker_host(host), |client| (client, host));
+        self.stop_broker(sim, host, true);
         let disk = lead.disk.borrow().crash(&mut self.rng, mode);
         lead.disk.replace(disk);
         self.follow();
     }
 
-    /// Stops a broker without a word to its peers.
-    fn silence(&self, sim: &mut Sim<'_>, host: &str, link: impl Fn(usize) -> (usize, usize)) {
-        for client in 0..self.world.shape.clients {
-            let (client, broker) = link(client);
+    /// Stops a broker. With `silent` its peers are not told.
+    fn stop_broker(&self, sim: &mut Sim<'_>, broker: usize, silent: bool) {
+        let sockets = self.world.sockets_of_broker(broker);
+        let clients = if silent {
+            0..self.world.shape.clients
+        } else {
+            0..0
+        };
+        for client in clients.clone() {
             sim.partition(client_host(client), broker_host(broker));
         }
-        sim.crash(host);
-        for client in 0..self.world.shape.clients {
-            let (client, broker) = link(client);
+        sockets.stop(true);
+        sim.crash(broker_host(broker));
+        sockets.stop(false);
+        for client in clients {
+            self.heal(sim, client, broker);
+        }
+    }
+
+    /// The same for a client.
+    fn stop_client(&self, sim: &mut Sim<'_>, client: usize, silent: bool) {
+        let sockets = self.world.sockets_of_client(client);
+        let brokers = if silent { 0..2 } else { 0..0 };
+        for broker in brokers.clone() {
+            sim.partition(client_host(client), broker_host(broker));
+        }
+        sockets.stop(true);
+        sim.crash(client_host(client));
+        sockets.stop(false);
+        for broker in brokers {
             self.heal(sim, client, broker);
         }
     }
@@ -304,17 +327,11 @@ impl<'w> Faults<'w> {
         if self.rng.coin() {
             self.note(format_args!("{host} is killed"));
             self.counts.client_kills += 1;
-            sim.crash(host);
+            self.stop_client(sim, client, false);
         } else {
             self.note(format_args!("{host} loses power"));
             self.counts.client_power_cuts += 1;
-            for broker in 0..2 {
-                sim.partition(host.as_str(), broker_host(broker));
-            }
-            sim.crash(host);
-            for broker in 0..2 {
-                self.heal(sim, client, broker);
-            }
+            self.stop_client(sim, client, true);
         }
         self.world.history.borrow_mut().died(client);
         if let Some(readers) = self.world.readers.borrow_mut().get_mut(client) {
@@ -353,11 +370,7 @@ impl<'w> Faults<'w> {
     fn heal(&self, sim: &mut Sim<'_>, client: usize, broker: usize) {
         let (from, to) = (client_host(client), broker_host(broker));
         sim.set_link_fail_rate(from.as_str(), to.as_str(), 0.0);
-        sim.set_link_max_message_latency(
-            from.as_str(),
-            to.as_str(),
-            self.world.shape.latency_max,
-        );
+        sim.set_link_max_message_latency(from.as_str(), to.as_str(), self.world.shape.latency_max);
         sim.release(from.as_str(), to.as_str());
         sim.repair(from, to);
     }

@@ -309,7 +309,9 @@ impl History {
             return Err(text("was said not to be stored"));
         }
         if seq <= sent.floor {
-            return Err(text("is older than what was acknowledged before it was sent"));
+            return Err(text(
+                "is older than what was acknowledged before it was sent",
+            ));
         }
         self.place(room, message.epoch, seq, id)
     }

@@ -44,14 +44,16 @@ async fn lead(world: &Rc<World>, host: usize, rng: &mut Rng) -> Result<(), Strin
         patience: Patience::default(),
     };
     let server: Server<SimStore> = Server::start_on(Handle::current(), config);
-    let listener = SimListener::bind(rng.fork()).await;
+    let listener = SimListener::bind(world.sockets_of_broker(host), rng.fork()).await;
     server.listen(listener.map_err(|error| format!("cannot listen: {error}"))?);
     server.progress(Progress::default());
     // Peers are greeted while the log is replayed.
     if rng.coin() {
         sleep(Duration::from_millis(rng.below(400))).await;
     }
-    let (store, engine) = open(world, &who, rng)?;
+    let Some((store, engine)) = open(world, &who, rng)? else {
+        return Ok(());
+    };
     server.serve(Arc::clone(&store));
     work(world, &store, &server, engine, rng).await;
     world.note(&who, format_args!("left"));
@@ -63,7 +65,7 @@ fn open(
     world: &World,
     who: &str,
     rng: &mut Rng,
-) -> Result<(Arc<SimStore>, Engine<SimDisk>), String> {
+) -> Result<Option<(Arc<SimStore>, Engine<SimDisk>)>, String> {
     let (lead, shape) = (&world.lead, &world.shape);
     let mut config = EmbeddedConfig::new(store_id());
     // As the lock file does, of which there is none here.
@@ -78,7 +80,12 @@ fn open(
     config.random = Box::new(rng.fork());
     let disk = Arc::new(lead.disk.borrow().clone());
     let opened = EmbeddedStore::open_manual(disk, config, &mut |_, _| {});
-    let (store, engine) = opened.map_err(|error| format!("the store cannot be opened: {error}"))?;
+    let (store, engine) = match opened {
+        Ok(opened) => opened,
+        // The power went while it was being opened.
+        Err(_) if lead.disk.borrow().is_crashed() => return Ok(None),
+        Err(error) => return Err(format!("the store cannot be opened: {error}")),
+    };
     let info = store.info();
     world.note(
         who,
@@ -99,7 +106,7 @@ fn open(
         ));
     }
     lead.leaderships.set(lead.leaderships.get() + 1);
-    Ok((store, engine))
+    Ok(Some((store, engine)))
 }
 
 /// The writer's thread, and the owner's, until the owner wants to leave.
@@ -137,6 +144,10 @@ async fn step(world: &World, engine: &mut Engine<SimDisk>, idle: &mut u32, rng: 
     sleep(hangs + Duration::from_micros(1 + rng.below(world.shape.step_max))).await;
     if engine.step() {
         *idle = 0;
+        world.note(
+            "disk",
+            format_args!("{} calls", world.lead.disk.borrow().op_count()),
+        );
         engine.keep_house();
     } else {
         *idle = idle.saturating_add(1);

@@ -68,6 +68,8 @@ pub struct Report {
     pub drained_after: Duration,
     /// Another number for any other course of events.
     pub trace_hash: u64,
+    /// All that happened, a line each; not added up.
+    pub trace: String,
 }
 
 /// A run that broke a promise.
@@ -84,7 +86,10 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, what, trace } = self;
-        write!(f, "{trace}\nseed {seed}: {what}\nrepeat it with BROKER_SEED={seed} BROKER_NET_SEEDS=1")
+        write!(
+            f,
+            "{trace}\nseed {seed}: {what}\nrepeat it with BROKER_SEED={seed} BROKER_NET_SEEDS=1"
+        )
     }
 }
 
@@ -190,6 +195,7 @@ fn simulate(world: &Rc<World>, seed: u64) -> Result<Report, String> {
         simulated: world.now(),
         drained_after,
         trace_hash: world.trace_hash(),
+        trace: world.trace_tail(usize::MAX),
     })
 }
 

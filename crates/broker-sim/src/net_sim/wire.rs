@@ -3,10 +3,11 @@
 //! turmoil carries the segments. What it does not do is done here: bytes are written in any pieces, and a connection can be reset
 //! in the middle of a frame.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use broker_core::net::client::{BoxStream, Connect, Opening};
@@ -19,65 +20,103 @@ use crate::rng::Rng;
 /// Where every broker listens.
 const PORT: u16 = 9876;
 
-/// Cuts the connections of one client off, as a router that forgets them.
+/// The connections of one host.
 #[derive(Debug, Default)]
-pub(super) struct Scissors {
-    cuts: AtomicU64,
-    wakers: Mutex<Vec<Waker>>,
+pub(super) struct Sockets {
+    inner: Mutex<Inner>,
 }
 
-impl Scissors {
-    /// Resets all connections that are open now.
-    pub(super) fn cut(&self) {
-        self.cuts.fetch_add(1, Ordering::SeqCst);
+#[derive(Debug, Default)]
+struct Inner {
+    /// Open ones, by a number that rises.
+    open: BTreeMap<u64, TcpStream>,
+    last: u64,
+    /// All up to this one were reset.
+    reset_upto: u64,
+    wakers: Vec<Waker>,
+    /// The host is being stopped.
+    stops: bool,
+}
+
+impl Sockets {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resets all connections that are open now, as a router that forgets them.
+    pub(super) fn reset(&self) {
         let wakers = {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *wakers)
+            let mut inner = self.lock();
+            inner.reset_upto = inner.last;
+            std::mem::take(&mut inner.wakers)
         };
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn count(&self) -> u64 {
-        self.cuts.load(Ordering::SeqCst)
-    }
-
-    fn wake_me(&self, cx: &Context<'_>) {
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
-        }
+    /// Tells that the host is about to stop, or that it has. A runtime drops its tasks in an order that varies; while it stops,
+    /// the first connection to go takes all others with it, in their order.
+    pub(super) fn stop(&self, stops: bool) {
+        self.lock().stops = stops;
     }
 }
 
-/// A stream that breaks what is written into pieces, and that can be cut.
+/// A connection that breaks what is written into pieces, and that can be reset.
 #[derive(Debug)]
-struct Rough {
-    stream: TcpStream,
+pub(super) struct Rough {
+    sockets: Arc<Sockets>,
+    number: u64,
     piece_max: usize,
     rng: Rng,
-    scissors: Arc<Scissors>,
-    /// How often the scissors had cut when this connection was made.
-    cuts: u64,
 }
 
 impl Rough {
-    fn new(stream: TcpStream, mut rng: Rng, scissors: Arc<Scissors>) -> Self {
+    fn new(stream: TcpStream, mut rng: Rng, sockets: Arc<Sockets>) -> Self {
         let piece_max = rng.pick(&[96, 700, 1460, 1 << 16, 1 << 16]).copied();
+        let number = {
+            let mut inner = sockets.lock();
+            inner.last += 1;
+            let number = inner.last;
+            inner.open.insert(number, stream);
+            number
+        };
         Self {
-            stream,
+            sockets,
+            number,
             piece_max: piece_max.unwrap_or(1460),
             rng,
-            cuts: scissors.count(),
-            scissors,
         }
     }
 
-    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
-        if self.scissors.count() != self.cuts {
-            return Err(io::ErrorKind::ConnectionReset.into());
+    /// Does something with the connection, unless it was reset.
+    fn with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        work: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut inner = self.sockets.lock();
+        if self.number <= inner.reset_upto {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        self.scissors.wake_me(cx);
-        Ok(())
+        let known = inner.wakers.iter().any(|waker| waker.will_wake(cx.waker()));
+        if !known {
+            inner.wakers.push(cx.waker().clone());
+        }
+        match inner.open.get_mut(&self.number) {
+            Some(stream) => work(Pin::new(stream), cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl Drop for Rough {
+    fn drop(&mut self) {
+        let mut inner = self.sockets.lock();
+        if inner.stops {
+            while let Some((_, stream)) = inner.open.pop_first() {
+                drop(stream);
+            }
+        }
+        inner.open.remove(&self.number);
     }
 }
 
@@ -87,37 +126,31 @@ impl AsyncRead for Rough {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.check(cx)?;
-        Pin::new(&mut this.stream).poll_read(cx, buf)
+        self.with(cx, |stream, cx| stream.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Rough {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.check(cx)?;
-        let most = buf.len().min(this.piece_max);
-        let len = if this.rng.chance(1, 8) {
-            1 + this.rng.index(most)
-        } else {
-            most
+        let most = buf.len().min(self.piece_max);
+        let len = match self.rng.chance(1, 8) {
+            true => 1 + self.rng.index(most),
+            false => most,
         };
         let piece = buf.get(..len.min(buf.len())).unwrap_or_default();
-        Pin::new(&mut this.stream).poll_write(cx, piece)
+        self.with(cx, |stream, cx| stream.poll_write(cx, piece))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.with(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut self.get_mut().stream;
-        match Pin::new(stream).poll_shutdown(cx) {
+        match self.with(cx, |stream, cx| stream.poll_shutdown(cx)) {
             // A real socket may be shut down twice.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
                 Poll::Ready(Ok(()))
@@ -132,16 +165,16 @@ impl AsyncWrite for Rough {
 pub(super) struct SimConnect {
     brokers: Vec<String>,
     turn: AtomicUsize,
-    scissors: Arc<Scissors>,
+    sockets: Arc<Sockets>,
     rng: Mutex<Rng>,
 }
 
 impl SimConnect {
-    pub(super) fn new(brokers: Vec<String>, scissors: Arc<Scissors>, rng: Rng) -> Self {
+    pub(super) fn new(brokers: Vec<String>, sockets: Arc<Sockets>, rng: Rng) -> Self {
         Self {
             brokers,
             turn: AtomicUsize::new(0),
-            scissors,
+            sockets,
             rng: Mutex::new(rng),
         }
     }
@@ -158,7 +191,7 @@ impl Connect for SimConnect {
                 let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
                 rng.fork()
             };
-            let rough = Rough::new(stream, rng, Arc::clone(&self.scissors));
+            let rough = Rough::new(stream, rng, Arc::clone(&self.sockets));
             Ok(Box::new(rough) as BoxStream)
         })
     }
@@ -171,56 +204,29 @@ impl Connect for SimConnect {
 /// A port of a simulated host.
 pub(super) struct SimListener {
     listener: TcpListener,
+    sockets: Arc<Sockets>,
     rng: Rng,
 }
 
 impl SimListener {
     /// Listens at the broker's port of this host.
-    pub(super) async fn bind(rng: Rng) -> io::Result<Self> {
+    pub(super) async fn bind(sockets: Arc<Sockets>, rng: Rng) -> io::Result<Self> {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-        Ok(Self { listener, rng })
-    }
-}
-
-/// The end of a connection that a server has.
-#[derive(Debug)]
-pub(super) struct Accepted(Rough);
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Ok(Self {
+            listener,
+            sockets,
+            rng,
+        })
     }
 }
 
 impl Listener for SimListener {
-    type Stream = Accepted;
+    type Stream = Rough;
 
-    async fn accept(&mut self) -> io::Result<(Accepted, Origin)> {
+    async fn accept(&mut self) -> io::Result<(Rough, Origin)> {
         let (stream, from) = self.listener.accept().await?;
-        let rough = Rough::new(stream, self.rng.fork(), Arc::default());
-        Ok((Accepted(rough), Origin::Tcp(from)))
+        let rough = Rough::new(stream, self.rng.fork(), Arc::clone(&self.sockets));
+        Ok((rough, Origin::Tcp(from)))
     }
 
     fn address(&self) -> String {

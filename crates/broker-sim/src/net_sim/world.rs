@@ -11,7 +11,7 @@ use broker_core::clock::{Clock, ManualClock};
 use broker_proto::Micros;
 
 use super::history::{History, Verdict};
-use super::wire::Scissors;
+use super::wire::Sockets;
 use crate::disk::SimDisk;
 use crate::rig::Limits;
 use crate::rng::Rng;
@@ -91,7 +91,8 @@ pub(super) struct World {
     /// All have finished: the judge may read.
     pub(super) drained: Cell<bool>,
     pub(super) judged: Cell<bool>,
-    pub(super) scissors: Vec<Arc<Scissors>>,
+    /// Of the clients, the judge and the brokers.
+    sockets: Vec<Arc<Sockets>>,
     /// By client: it has sent all that it wanted to.
     pub(super) finished: RefCell<Vec<bool>>,
     /// By client: what it still waits to read, by a number of its own, with room and next seq.
@@ -130,8 +131,7 @@ impl World {
             quiet: Cell::new(false),
             drained: Cell::new(false),
             judged: Cell::new(false),
-            // One more for the judge.
-            scissors: (0..=clients).map(|_| Arc::default()).collect(),
+            sockets: (0..clients + 3).map(|_| Arc::default()).collect(),
             finished: RefCell::new(vec![false; clients]),
             readers: RefCell::new(vec![Vec::new(); clients]),
             rng: RefCell::new(rng),
@@ -143,6 +143,16 @@ impl World {
     /// Numbers of its own for somebody.
     pub(super) fn fork(&self) -> Rng {
         self.rng.borrow_mut().fork()
+    }
+
+    /// The connections of a client, or of the judge, whose number is that of the clients.
+    pub(super) fn sockets_of_client(&self, client: usize) -> Arc<Sockets> {
+        self.sockets.get(client).cloned().unwrap_or_default()
+    }
+
+    /// The connections of a broker.
+    pub(super) fn sockets_of_broker(&self, broker: usize) -> Arc<Sockets> {
+        self.sockets_of_client(self.shape.clients + 1 + broker)
     }
 
     /// Time since the simulation began.
