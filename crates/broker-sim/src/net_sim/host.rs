@@ -28,8 +28,11 @@ const IDLE_STEPS: u32 = 200;
 pub(super) async fn run(world: Rc<World>, host: usize) -> turmoil::Result {
     if world.lead.host.get() == host {
         let mut rng = world.fork();
-        if let Err(error) = lead(&world, host, &mut rng).await {
-            world.hold(format_args!("broker {host}"), Err(error));
+        let led = lead(&world, host, &mut rng).await;
+        if world.lost_power() {
+            world.sockets_of_broker(host).go_dark();
+        } else {
+            world.hold(format_args!("broker {host}"), led);
         }
     }
     std::future::pending().await
@@ -51,13 +54,12 @@ async fn lead(world: &Rc<World>, host: usize, rng: &mut Rng) -> Result<(), Strin
     if rng.coin() {
         sleep(Duration::from_millis(rng.below(400))).await;
     }
-    let Some((store, engine)) = open(world, &who, rng)? else {
-        return Ok(());
-    };
+    let (store, engine) = open(world, &who, rng)?;
     server.serve(Arc::clone(&store));
-    work(world, &store, &server, engine, rng).await;
-    world.note(&who, format_args!("left"));
-    world.lead.left.set(true);
+    if work(world, &store, &server, engine, rng).await.is_some() {
+        world.note(&who, format_args!("left"));
+        world.lead.left.set(true);
+    }
     Ok(())
 }
 
@@ -65,7 +67,7 @@ fn open(
     world: &World,
     who: &str,
     rng: &mut Rng,
-) -> Result<Option<(Arc<SimStore>, Engine<SimDisk>)>, String> {
+) -> Result<(Arc<SimStore>, Engine<SimDisk>), String> {
     let (lead, shape) = (&world.lead, &world.shape);
     let mut config = EmbeddedConfig::new(store_id());
     // As the lock file does, of which there is none here.
@@ -80,12 +82,7 @@ fn open(
     config.random = Box::new(rng.fork());
     let disk = Arc::new(lead.disk.borrow().clone());
     let opened = EmbeddedStore::open_manual(disk, config, &mut |_, _| {});
-    let (store, engine) = match opened {
-        Ok(opened) => opened,
-        // The power went while it was being opened.
-        Err(_) if lead.disk.borrow().is_crashed() => return Ok(None),
-        Err(error) => return Err(format!("the store cannot be opened: {error}")),
-    };
+    let (store, engine) = opened.map_err(|error| format!("the store cannot be opened: {error}"))?;
     let info = store.info();
     world.note(
         who,
@@ -106,21 +103,21 @@ fn open(
         ));
     }
     lead.leaderships.set(lead.leaderships.get() + 1);
-    Ok(Some((store, engine)))
+    Ok((store, engine))
 }
 
-/// The writer's thread, and the owner's, until the owner wants to leave.
+/// The writer's thread, and the owner's, until the owner wants to leave. `None` when the power is gone.
 async fn work(
     world: &World,
     store: &Arc<SimStore>,
     server: &Server<SimStore>,
     mut engine: Engine<SimDisk>,
     rng: &mut Rng,
-) {
+) -> Option<()> {
     let lead = &world.lead;
     let mut idle = 0;
     while !lead.leave.get() {
-        step(world, &mut engine, &mut idle, rng).await;
+        step(world, &mut engine, &mut idle, rng).await?;
     }
     lead.leave.set(false);
     let drained = server.drain(Arc::clone(store), Duration::from_secs(2));
@@ -129,25 +126,32 @@ async fn work(
         tokio::select! {
             biased;
             _ = &mut drained => break,
-            () = step(world, &mut engine, &mut idle, rng) => {}
+            powered = step(world, &mut engine, &mut idle, rng) => powered?,
         }
     }
     store.close();
     engine.close();
+    if world.lost_power() {
+        return None;
+    }
     let farewell = Farewell::default();
     server.farewell(farewell, Duration::from_millis(500)).await;
+    Some(())
 }
 
 /// Lets some time pass, and the writer do one thing.
-async fn step(world: &World, engine: &mut Engine<SimDisk>, idle: &mut u32, rng: &mut Rng) {
+async fn step(
+    world: &World,
+    engine: &mut Engine<SimDisk>,
+    idle: &mut u32,
+    rng: &mut Rng,
+) -> Option<()> {
     let hangs = world.lead.hangs_until.get().saturating_sub(world.now());
     sleep(hangs + Duration::from_micros(1 + rng.below(world.shape.step_max))).await;
     if engine.step() {
         *idle = 0;
-        world.note(
-            "disk",
-            format_args!("{} calls", world.lead.disk.borrow().op_count()),
-        );
+        let calls = world.lead.disk.borrow().op_count();
+        world.note("disk", format_args!("{calls} calls"));
         engine.keep_house();
     } else {
         *idle = idle.saturating_add(1);
@@ -155,4 +159,6 @@ async fn step(world: &World, engine: &mut Engine<SimDisk>, idle: &mut u32, rng: 
             engine.idle();
         }
     }
+    // What the writer said last was never sent.
+    (!world.lost_power()).then_some(())
 }

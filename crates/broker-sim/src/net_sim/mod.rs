@@ -179,11 +179,11 @@ fn simulate(world: &Rc<World>, seed: u64) -> Result<Report, String> {
     faults.finish(&mut sim);
     world.quiet.set(true);
     let quiet_at = world.now();
-    wait(world, &mut sim, || world.undone())?;
+    wait(world, &mut sim, &mut faults, || world.undone())?;
     let drained_after = world.now() - quiet_at;
     world.note("---", format_args!("everything is done"));
     world.drained.set(true);
-    wait(world, &mut sim, || {
+    wait(world, &mut sim, &mut faults, || {
         (!world.judged.get()).then(|| "the judge is not done".to_owned())
     })?;
     // The hosts end before what they share.
@@ -234,10 +234,11 @@ fn step(world: &World, sim: &mut Sim<'_>) -> Result<(), String> {
     world.failure().map_or(Ok(()), Err)
 }
 
-/// Goes on until nothing is left to wait for.
+/// Goes on without faults until nothing is left to wait for.
 fn wait(
     world: &World,
     sim: &mut Sim<'_>,
+    faults: &mut Faults<'_>,
     undone: impl Fn() -> Option<String>,
 ) -> Result<(), String> {
     let until = world.now() + DRAINED_WITHIN;
@@ -245,6 +246,8 @@ fn wait(
         if world.now() > until {
             return Err(format!("nothing moves any more: {left}"));
         }
+        // A leader may have been about to leave.
+        faults.turn(sim, true);
         for _ in 0..LOOK_EVERY {
             step(world, sim)?;
         }

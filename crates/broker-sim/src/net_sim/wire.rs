@@ -36,6 +36,8 @@ struct Inner {
     wakers: Vec<Waker>,
     /// The host is being stopped.
     stops: bool,
+    /// The host has no power any more: nothing leaves it, and nothing arrives.
+    dark: bool,
 }
 
 impl Sockets {
@@ -56,7 +58,14 @@ impl Sockets {
     /// Tells that the host is about to stop, or that it has. A runtime drops its tasks in an order that varies; while it stops,
     /// the first connection to go takes all others with it, in their order.
     pub(super) fn stop(&self, stops: bool) {
-        self.lock().stops = stops;
+        let mut inner = self.lock();
+        inner.stops = stops;
+        inner.dark = false;
+    }
+
+    /// The host lost its power a moment ago, and is stopped soon.
+    pub(super) fn go_dark(&self) {
+        self.lock().dark = true;
     }
 }
 
@@ -94,6 +103,9 @@ impl Rough {
         work: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let mut inner = self.sockets.lock();
+        if inner.dark {
+            return Poll::Pending;
+        }
         if self.number <= inner.reset_upto {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }

@@ -51,7 +51,7 @@ impl Shape {
             chaos: Duration::from_millis(1500 + rng.below(3500)),
             calm: Duration::from_millis(pick(rng, &[60, 150, 400])),
             pause_max: pick(rng, &[3_000, 15_000, 60_000]),
-            tcp_capacity: usize::try_from(pick(rng, &[4, 16, 64])).unwrap_or(64),
+            tcp_capacity: usize::try_from(pick(rng, &[32, 64, 256])).unwrap_or(64),
             latency_max: Duration::from_millis(pick(rng, &[1, 5, 30])),
             step_max: pick(rng, &[500, 4_000, 20_000]),
             queue_bytes_max: usize::try_from(pick(rng, &[2 << 10, 64 << 10, 16 << 20]))
@@ -153,6 +153,11 @@ impl World {
     /// The connections of a broker.
     pub(super) fn sockets_of_broker(&self, broker: usize) -> Arc<Sockets> {
         self.sockets_of_client(self.shape.clients + 1 + broker)
+    }
+
+    /// Whether the leader's power went in the middle of a call to its disk.
+    pub(super) fn lost_power(&self) -> bool {
+        self.lead.disk.borrow().is_crashed()
     }
 
     /// Time since the simulation began.
