@@ -24,11 +24,20 @@ pub(crate) enum Bug {
     ProducersForgotten,
     /// Loads files whose names only begin like a segment's.
     TemporaryFileLoaded,
+    /// A client gives a publish a new number when it sends it again on a new connection.
+    #[cfg(feature = "net")]
+    ResendUnderNewNumber,
+    /// A client resumes a subscription one message after its place, and believes that this is its place.
+    #[cfg(feature = "net")]
+    ResumeOneLate,
+    /// A client says that a message was not sent although it was.
+    #[cfg(feature = "net")]
+    SentSaidUnsent,
 }
 
 #[cfg(broker_planted_bugs)]
 impl Bug {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: &'static [(Self, &'static str)] = &[
         (Self::AckBeforeSync, "ack_before_sync"),
         (Self::NoDirectorySync, "no_directory_sync"),
         (Self::SyncAgainAfterError, "sync_again_after_error"),
@@ -41,6 +50,12 @@ impl Bug {
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
         (Self::TemporaryFileLoaded, "temporary_file_loaded"),
+        #[cfg(feature = "net")]
+        (Self::ResendUnderNewNumber, "resend_under_new_number"),
+        #[cfg(feature = "net")]
+        (Self::ResumeOneLate, "resume_one_late"),
+        #[cfg(feature = "net")]
+        (Self::SentSaidUnsent, "sent_said_unsent"),
     ];
 }
 
@@ -52,9 +67,9 @@ pub(crate) fn planted(bug: Bug) -> bool {
     let chosen = CHOSEN.get_or_init(|| {
         let name = std::env::var("BROKER_PLANTED_BUG").ok()?;
         Bug::ALL
-            .into_iter()
+            .iter()
             .find(|(_, known)| *known == name)
-            .map(|(bug, _)| bug)
+            .map(|(bug, _)| *bug)
     });
     *chosen == Some(bug)
 }
