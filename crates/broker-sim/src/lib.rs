@@ -1,15 +1,18 @@
-//! Simulated surroundings for testing the broker: a hostile disk, and numbers that repeat for a seed. Not published.
+//! Simulated surroundings for testing the broker: a hostile disk, a hostile network, and numbers that repeat for a seed. Not published.
 //!
 //! On them the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`rot`] damages what was
-//! stored, and the [`oracle`] knows what must be true all the same. What to run, and for how long:
+//! stored, and the [`oracle`] knows what must be true all the same. [`net_sim`] puts server and clients on the network. What to run,
+//! and for how long:
 //!
 //! ```text
 //! cargo test -p broker-sim                                      seconds; prints seed and number of states
 //! BROKER_SIM_STATES=1000000 BROKER_SIM_STRIKES=100000 BROKER_SEED=7 cargo test -p broker-sim --test it -- --nocapture
+//! BROKER_NET_SEEDS=20000 BROKER_SEED=7 cargo test -p broker-sim --test it net_sim -- --nocapture
 //! cargo run -p broker-sim --bin planted                         plants bugs and shows which test catches each
 //! ```
 //!
-//! **Invariant:** nothing in this library reads a clock, asks for real random numbers or touches a real disk; a seed repeats any run.
+//! **Invariant:** nothing in this library reads a clock, asks for real random numbers or touches a real disk or network; a seed
+//! repeats any run.
 
 pub mod crash_matrix;
 pub mod disk;

@@ -4,14 +4,13 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use broker_core::net::client::{
-    Client, ClientConfig, Connector, Item, Room, StartAt, State, Subscription,
-};
-use broker_proto::{Position, Seq};
+use broker_core::net::client::{Client, ClientConfig, Connector, Room, StartAt, State};
+use broker_proto::Seq;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::history::{Verdict, room_name, sender_name};
+use super::reader::read;
 use super::wire::SimConnect;
 use super::world::World;
 use crate::rng::Rng;
@@ -29,11 +28,11 @@ pub(super) fn broker_hosts() -> Vec<String> {
 
 /// One life of a client.
 #[derive(Clone)]
-struct Life {
-    world: Rc<World>,
-    me: usize,
-    life: u32,
-    rooms: Rc<Vec<Room>>,
+pub(super) struct Life {
+    pub(super) world: Rc<World>,
+    pub(super) me: usize,
+    pub(super) life: u32,
+    pub(super) rooms: Rc<Vec<Room>>,
 }
 
 impl fmt::Display for Life {
@@ -43,7 +42,12 @@ impl fmt::Display for Life {
 }
 
 /// Opens a client of the brokers. Number `clients` is the judge.
-fn open(world: &World, me: usize, timeout: Duration, rng: &mut Rng) -> Result<Client, String> {
+pub(super) fn open(
+    world: &World,
+    me: usize,
+    timeout: Duration,
+    rng: &mut Rng,
+) -> Result<Client, String> {
     let sockets = world.sockets_of_client(me);
     let mut hosts = broker_hosts();
     rng.shuffle(&mut hosts);
@@ -57,16 +61,24 @@ fn open(world: &World, me: usize, timeout: Duration, rng: &mut Rng) -> Result<Cl
         .map_err(|error| format!("cannot open a client: {error}"))
 }
 
+/// The rooms of a simulation.
+pub(super) fn rooms_of(world: &World, client: &Client) -> Result<Rc<Vec<Room>>, String> {
+    let rooms = (0..world.shape.rooms).map(|room| client.room(&room_name(room)));
+    let rooms: Result<_, _> = rooms.collect();
+    rooms
+        .map(Rc::new)
+        .map_err(|error| format!("a room's name is refused: {error}"))
+}
+
 /// The program of a client's host.
 pub(super) async fn run(world: Rc<World>, me: usize, life: u32) -> turmoil::Result {
     let mut rng = world.fork();
     let timeout = Duration::from_millis(700 + rng.below(4000));
     let client = open(&world, me, timeout, &mut rng)?;
-    let rooms = (0..world.shape.rooms).map(|room| client.room(&room_name(room)));
     let life = Life {
         me,
         life,
-        rooms: Rc::new(rooms.collect::<Result<_, _>>()?),
+        rooms: rooms_of(&world, &client)?,
         world,
     };
     life.note(format_args!("lives"));
@@ -111,15 +123,15 @@ async fn count_reconnects(life: Life, client: Client) {
 }
 
 impl Life {
-    fn note(&self, what: fmt::Arguments<'_>) {
+    pub(super) fn note(&self, what: fmt::Arguments<'_>) {
         self.world.note(self, what);
     }
 
-    fn hold(&self, verdict: Verdict) {
+    pub(super) fn hold(&self, verdict: Verdict) {
         self.world.hold(self, verdict);
     }
 
-    fn room(&self, room: usize) -> Option<&Room> {
+    pub(super) fn room(&self, room: usize) -> Option<&Room> {
         self.rooms.get(room)
     }
 
@@ -308,7 +320,7 @@ impl Life {
         self.hold(verdict);
     }
 
-    fn judge_page(
+    pub(super) fn judge_page(
         &self,
         room: usize,
         from: u64,
@@ -404,216 +416,5 @@ impl Life {
                 sleep(Duration::from_millis(20)).await;
             }
         }
-    }
-}
-
-/// Subscribes to a room, and again in another way when it had enough, for as long as the client lives.
-async fn read(life: Life, room: usize, mut rng: Rng) {
-    let place = {
-        let mut readers = life.world.readers.borrow_mut();
-        let Some(own) = readers.get_mut(life.me) else {
-            return;
-        };
-        own.push((room, 1));
-        own.len() - 1
-    };
-    loop {
-        let Some(handle) = life.room(room) else {
-            return;
-        };
-        let saved = life
-            .world
-            .history
-            .borrow()
-            .read
-            .get(&(life.me, room))
-            .copied();
-        let (start, wanted) = match saved {
-            Some(saved) if rng.chance(2, 3) => (StartAt::position(saved), Some(saved.seq.get())),
-            _ if rng.chance(1, 4) => (StartAt::last(rng.below(5)), None),
-            _ => (StartAt::START, Some(1)),
-        };
-        let window = *rng.pick(&[1, 500, 20_000, 1 << 20]).unwrap_or(&1000);
-        let subscribing = handle.subscribe(start).window_bytes(window).wait(true);
-        match subscribing.await {
-            Ok(subscription) => {
-                let resumes = matches!(wanted, Some(seq) if seq > 1);
-                let next = subscription.position().seq.get();
-                life.note(format_args!(
-                    "reads room {room} from {next}, wanted {wanted:?}"
-                ));
-                {
-                    let counts = &mut life.world.history.borrow_mut().counts;
-                    counts.subscriptions += 1;
-                    counts.resumed += u64::from(resumes);
-                }
-                let mut reader = Reader {
-                    room,
-                    place,
-                    wanted,
-                };
-                let verdict = reader.follow(&life, subscription, &mut rng).await;
-                life.hold(verdict);
-            }
-            Err(error) if error.is_retryable() => {
-                life.note(format_args!("subscribing to room {room}: {error}"));
-            }
-            Err(error) => {
-                life.hold(Err(format!("subscribing to room {room}: {error:?}")));
-                return;
-            }
-        }
-        sleep(Duration::from_millis(1 + rng.below(30))).await;
-    }
-}
-
-struct Reader {
-    room: usize,
-    /// Where this reader's progress is written down.
-    place: usize,
-    /// The seq that has to come next; not known before the first message of "the last so many".
-    wanted: Option<u64>,
-}
-
-impl Reader {
-    /// Reads until it has had enough.
-    async fn follow(
-        &mut self,
-        life: &Life,
-        mut subscription: Subscription,
-        rng: &mut Rng,
-    ) -> Verdict {
-        let enough = rng.chance(1, 3).then(|| 1 + rng.below(60));
-        let slow = rng.chance(1, 4).then(|| 1 + rng.below(80));
-        let mut taken = 0;
-        let next = subscription.position().seq.get().max(1);
-        if let Some(wanted) = self.wanted
-            && next != wanted
-        {
-            return Err(format!(
-                "a subscription to room {} begins at {next} in place of {wanted}",
-                self.room
-            ));
-        }
-        self.progress(life, next);
-        loop {
-            let quiet = life.world.quiet.get();
-            if !quiet && enough.is_some_and(|enough| taken >= enough) {
-                return Ok(());
-            }
-            let item = match subscription.next().await {
-                Some(Ok(item)) => item,
-                Some(Err(error)) => {
-                    return Err(format!(
-                        "the subscription to room {} fails: {error:?}",
-                        self.room
-                    ));
-                }
-                None => return Err(format!("the subscription to room {} ends", self.room)),
-            };
-            self.take(life, item, subscription.position())?;
-            taken += 1;
-            if let Some(slow) = slow.filter(|_| !quiet) {
-                sleep(Duration::from_millis(rng.below(slow))).await;
-            }
-        }
-    }
-
-    fn take(&mut self, life: &Life, item: Item, position: Position) -> Verdict {
-        let room = self.room;
-        let Item::Message(message) = item else {
-            // Nothing is removed and nothing is damaged here.
-            return Err(format!("room {room} tells {item:?}"));
-        };
-        let seq = message.seq.get();
-        if let Some(wanted) = self.wanted
-            && seq != wanted
-        {
-            return Err(format!(
-                "room {room} goes on with seq {seq} in place of {wanted}"
-            ));
-        }
-        if position != Position::new(message.epoch, Seq::new(seq + 1)) {
-            return Err(format!(
-                "a reader of room {room} took seq {seq} and stands at {position:?}"
-            ));
-        }
-        self.wanted = Some(seq + 1);
-        self.progress(life, seq + 1);
-        life.note(format_args!("took seq {seq} of room {room}"));
-        let mut history = life.world.history.borrow_mut();
-        history.counts.delivered += 1;
-        history.read.insert((life.me, room), position);
-        history.shown(room, &message)
-    }
-
-    fn progress(&self, life: &Life, next: u64) {
-        let mut readers = life.world.readers.borrow_mut();
-        let place = readers
-            .get_mut(life.me)
-            .and_then(|own| own.get_mut(self.place));
-        if let Some(place) = place {
-            *place = (self.room, next);
-        }
-    }
-}
-
-/// Reads everything that is stored, when all is over.
-pub(super) async fn judge(world: Rc<World>) -> turmoil::Result {
-    while !world.drained.get() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let mut rng = world.fork();
-    let me = world.shape.clients;
-    // Its pages are larger than what a slow link brings in the time that clients have.
-    let client = open(&world, me, Duration::from_secs(30), &mut rng)?;
-    let rooms = (0..world.shape.rooms).map(|room| client.room(&room_name(room)));
-    let life = Life {
-        me,
-        life: 0,
-        rooms: Rc::new(rooms.collect::<Result<_, _>>()?),
-        world,
-    };
-    let verdict = life.read_everything(&client).await;
-    life.hold(verdict);
-    let verdict = life.world.history.borrow().conclude();
-    life.hold(verdict);
-    life.world.judged.set(true);
-    std::future::pending().await
-}
-
-impl Life {
-    async fn read_everything(&self, client: &Client) -> Verdict {
-        let page = client.rooms("", 1000).await;
-        let page = page.map_err(|error| format!("the rooms cannot be listed: {error:?}"))?;
-        let names = page.rooms.iter().map(|room| room.name.as_str().to_owned());
-        let (names, used) = (
-            names.collect::<std::collections::BTreeSet<_>>(),
-            self.world.history.borrow().used_rooms(),
-        );
-        if !used.is_subset(&names) {
-            return Err(format!(
-                "there are rooms {names:?}, and {used:?} are in use"
-            ));
-        }
-        for (room, handle) in self.rooms.iter().enumerate() {
-            if !names.contains(handle.name().as_str()) {
-                continue;
-            }
-            let mut next = 1;
-            loop {
-                let start = StartAt::seq(Seq::new(next));
-                let page = handle.read(start, 1000, 32 << 10).await;
-                let page =
-                    page.map_err(|error| format!("room {room} cannot be read: {error:?}"))?;
-                let seen = self.world.history.borrow().seen_upto(room);
-                self.judge_page(room, next, seen, &page)?;
-                next = page.next.get();
-                if page.is_last() {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod client;
 mod faults;
 mod history;
 mod host;
+mod reader;
 mod wire;
 mod world;
 
@@ -35,9 +36,6 @@ use world::World;
 
 pub use faults::FaultCounts;
 pub use history::Counts;
-
-/// How long a tick of the simulation is. Hosts have their own, finer time within it.
-const TICK: Duration = Duration::from_millis(2);
 
 /// How long everything may take after the last fault. A client that only listens notices a dead connection after 75 seconds.
 const DRAINED_WITHIN: Duration = Duration::from_secs(100);
@@ -204,7 +202,7 @@ fn build(world: &Rc<World>, seed: u64) -> Sim<'static> {
     builder
         .rng_seed(seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
-        .tick_duration(TICK)
+        .tick_duration(world.shape.tick)
         .simulation_duration(Duration::from_secs(3600))
         .min_message_latency(Duration::ZERO)
         .max_message_latency(world.shape.latency_max)
@@ -224,13 +222,13 @@ fn build(world: &Rc<World>, seed: u64) -> Sim<'static> {
         });
     }
     let judge = Rc::clone(world);
-    sim.host("judge", move || client::judge(Rc::clone(&judge)));
+    sim.host("judge", move || reader::judge(Rc::clone(&judge)));
     sim
 }
 
 fn step(world: &World, sim: &mut Sim<'_>) -> Result<(), String> {
     sim.step().map_err(|error| error.to_string())?;
-    world.clock.advance(TICK);
+    world.clock.advance(world.shape.tick);
     world.failure().map_or(Ok(()), Err)
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Shape {
     pub(super) rooms: usize,
     /// How many of the clients only read.
     pub(super) listeners: usize,
+    /// How long a tick of the simulation is. Hosts have their own, finer time within it.
+    pub(super) tick: Duration,
     /// How long there are faults.
     pub(super) chaos: Duration,
     /// Between faults, on average.
@@ -43,11 +45,18 @@ impl Shape {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let clients = 3 + rng.index(3);
         let pick = |rng: &mut Rng, from: &[u64]| rng.pick(from).copied().unwrap_or(1);
+        // Those that wait for nothing notice a dead connection only after more than a minute.
+        let listeners = usize::from(rng.chance(1, 5));
+        let tick = if listeners > 0 {
+            5
+        } else {
+            pick(rng, &[1, 2, 5])
+        };
         Self {
             clients,
             rooms: 1 + rng.index(3),
-            // Those that wait for nothing notice a dead connection only after more than a minute.
-            listeners: usize::from(rng.chance(1, 4)),
+            listeners,
+            tick: Duration::from_millis(tick),
             chaos: Duration::from_millis(1500 + rng.below(3500)),
             calm: Duration::from_millis(pick(rng, &[60, 150, 400])),
             pause_max: pick(rng, &[3_000, 15_000, 60_000]),
