@@ -1,17 +1,18 @@
 //! The greeting: a stream is opened, hello is said, and the welcome judged.
 
-use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
-use broker_proto::{Decoder, Frame, Hello, ProducerId, StoreId, Term, Welcome};
+use broker_proto::{Decoder, ErrorCode, Frame, Hello, ProducerId, StoreId, Term, Welcome};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::connector::{BoxStream, Connector};
 use super::error::{Error, ErrorKind, Result};
 use super::shared::Shared;
+use super::stall::patiently;
 use super::state::ServerInfo;
 
 /// Highest feature level that this client understands.
@@ -45,16 +46,18 @@ pub(super) async fn greet(
 ) -> Result<Greeted> {
     let address = &shared.address;
     let silent = || {
-        Error::new(
-            ErrorKind::Connect,
-            format!("{address} does not answer: is a broker running there?"),
-        )
-        .retryable()
+        let text = format!("{address} does not answer: is a broker running there?");
+        let error = Error::new(ErrorKind::Connect, text).retryable();
+        match shared.stall() {
+            Some(stall) => error.with_source(stall),
+            None => error,
+        }
     };
-    let mut stream = within(patience, connector.connect())
+    let mut stream = patiently(shared, patience, connector.connect())
         .await
         .ok_or_else(silent)?
         .map_err(|error| {
+            note_failure(shared, &error);
             Error::new(
                 ErrorKind::Connect,
                 format!("cannot connect to {address}: is a broker running there?"),
@@ -63,6 +66,7 @@ pub(super) async fn greet(
             .retryable()
         })?;
     let lost = |error| {
+        shared.silences.ended();
         Error::new(
             ErrorKind::Connect,
             format!("{address} ended the connection instead of answering"),
@@ -71,7 +75,7 @@ pub(super) async fn greet(
         .retryable()
     };
     let hello = hello(shared, producer, known.store);
-    within(patience, stream.write_all(&hello))
+    patiently(shared, patience, stream.write_all(&hello))
         .await
         .ok_or_else(silent)?
         .map_err(lost)?;
@@ -90,22 +94,29 @@ pub(super) async fn greet(
             }
             continue;
         }
-        let bytes = within(patience, stream.read_buf(&mut read))
+        let bytes = patiently(shared, patience, stream.read_buf(&mut read))
             .await
             .ok_or_else(silent)?
             .map_err(lost)?;
         if bytes == 0 {
-            return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         }
+        shared.silences.ended();
     }
 }
 
-async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    timeout_at(Instant::now() + patience, future).await.ok()
+/// A broker that refuses connections is gone, or ends; one whose queue is full does not accept them.
+fn note_failure(shared: &Shared, error: &io::Error) {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        shared.silences.began(Instant::now());
+    } else {
+        shared.silences.ended();
+    }
 }
 
 fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMut {
     let mut bytes = BytesMut::new();
+    let known_heads = shared.core().known_heads();
     let hello = Hello {
         build: shared.config.build_name().to_owned(),
         sender: shared.sender.clone(),
@@ -113,6 +124,7 @@ fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMu
         feature_level: FEATURE_LEVEL,
         known_store,
         nonce: shared.config.bytes_16(),
+        known_heads,
     };
     hello.encode(&mut bytes);
     bytes
@@ -150,6 +162,9 @@ fn judge(shared: &Shared, frame: Frame) -> Result<Option<Welcome>> {
             core.sends_moved(now);
             core.requests_moved(now);
             Ok(None)
+        }
+        Frame::Error(error) if error.code == ErrorCode::LOST_SUFFIX => {
+            Err(Error::lost_suffix(address, &error.detail))
         }
         Frame::Error(error) => {
             let what = format!("connecting to {address} with protocol {PROTOCOL_VERSION}");

@@ -14,7 +14,9 @@ use std::time::Duration;
 use broker_proto::limits::{
     PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, WINDOW_BYTES_DEFAULT,
 };
-use broker_proto::{Frame, Micros, ProducerId, RoomName, SenderName, StartAt, Unsubscribe};
+use broker_proto::{
+    Frame, KnownHead, Micros, ProducerId, RoomName, SenderName, StartAt, Unsubscribe,
+};
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -24,9 +26,11 @@ use super::config::ClientConfig;
 use super::error::{Error, ErrorKind, Result};
 use super::feed::Feed;
 use super::frames::Outgoing;
+use super::heads::Heads;
 use super::outbox::Outbox;
 use super::requests::{REQUESTS_MAX, Requests};
 use super::sends::Sends;
+use super::stall::{Silences, Stall};
 use super::state::{ServerInfo, State};
 use super::waiting::Waiting;
 use crate::clock::Clock;
@@ -42,6 +46,8 @@ const REMEMBERED_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Shared {
     core: Mutex<Core>,
     pub(super) state: watch::Sender<State>,
+    /// Whether answers are waited for in vain.
+    pub(super) silences: Silences,
     /// Permits to make requests.
     pub(super) requests: Semaphore,
     pub(super) config: ClientConfig,
@@ -57,6 +63,8 @@ pub(super) struct Core {
     pub(super) sends: Sends,
     pub(super) waiting: Waiting,
     pub(super) requests: Requests,
+    /// What is known to be stored, beside what the feeds know.
+    pub(super) heads: Heads,
     feeds: BTreeMap<u32, Arc<Feed>>,
     next_feed: u32,
     /// Feeds that the broker has not answered.
@@ -89,6 +97,7 @@ impl Shared {
             sends: Sends::new(),
             waiting: Waiting::default(),
             requests: Requests::new(),
+            heads: Heads::default(),
             feeds: BTreeMap::new(),
             next_feed: 1,
             opening: 0,
@@ -109,6 +118,7 @@ impl Shared {
         Self {
             core: Mutex::new(core),
             state: watch::Sender::new(State::Connecting),
+            silences: Silences::new(),
             requests: Semaphore::new(REQUESTS_MAX),
             config,
             sender,
@@ -146,12 +156,21 @@ impl Shared {
             Ordering::Relaxed,
         );
         self.update(|core, wakes| core.go_live(&server, wakes));
+        self.silences.ended();
         let server = Arc::new(server);
         self.state.send_replace(match away {
             gap if leads => State::Leading { server, gap },
             None => State::Connected { server },
             Some(gap) => State::Resumed { server, gap },
         });
+    }
+
+    /// What is wrong with a broker that does not answer.
+    pub(super) fn stall(&self) -> Option<Stall> {
+        match &*self.state.borrow() {
+            State::Stalled { report } => Some(report.clone()),
+            _ => None,
+        }
     }
 
     /// Ends everything; the first cause counts.
@@ -328,13 +347,29 @@ impl Core {
 
     /// The application has dropped a subscription.
     pub(super) fn unsubscribe(&mut self, id: u32) {
-        let Some(feed) = self.feeds.remove(&id) else {
+        let Some(feed) = self.take_feed(id) else {
             return;
         };
         if feed.is_opening() {
             self.opening -= 1;
         }
         self.post(&Frame::Unsubscribe(Unsubscribe { sub: id }));
+    }
+
+    /// Takes a subscription out; what it has got stays known.
+    fn take_feed(&mut self, id: u32) -> Option<Arc<Feed>> {
+        let feed = self.feeds.remove(&id)?;
+        if let Some(at) = feed.known() {
+            self.heads.saw(&feed.room, at);
+        }
+        Some(feed)
+    }
+
+    /// What the next hello says of the past.
+    pub(super) fn known_heads(&self) -> Vec<KnownHead> {
+        let open = self.feeds.values();
+        self.heads
+            .list(open.filter_map(|feed| Some((feed.room.clone(), feed.known()?))))
     }
 
     /// A frame about a subscription came. One that breaks the rules fails its subscription; late ones are dropped.
@@ -350,7 +385,7 @@ impl Core {
         let was_opening = feed.is_opening();
         if let Err(error) = take(&feed, wakes) {
             feed.fail(&error, wakes);
-            self.feeds.remove(&id);
+            self.take_feed(id);
             self.post(&Frame::Unsubscribe(Unsubscribe { sub: id }));
         }
         if was_opening && !feed.is_opening() {
@@ -365,7 +400,7 @@ impl Core {
         wakes: &mut Vec<Waker>,
         why: impl FnOnce(&Feed) -> Error,
     ) {
-        if let Some(feed) = self.feeds.remove(&id) {
+        if let Some(feed) = self.take_feed(id) {
             if feed.is_opening() {
                 self.opening -= 1;
             }
@@ -483,10 +518,11 @@ impl Core {
     /// Fails what has waited for too long without anything moving.
     pub(super) fn expire(&mut self, shared: &Shared, now: Instant, wakes: &mut Vec<Waker>) {
         let (timeout, address) = (shared.config.timeout, &shared.address);
-        let cause = if self.live {
-            None
-        } else {
-            self.last_cause.clone()
+        let stall = shared.stall();
+        let stall = stall.map(|stall| Error::new(ErrorKind::Connect, stall.to_string()));
+        let cause = match self.live {
+            true => stall,
+            false => stall.or_else(|| self.last_cause.clone()),
         };
         let since = if self.live {
             "did not move"

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Stored;
-use crate::dir::Holder;
+use crate::dir::{Holder, listener_at};
 use crate::net::client::{Error, ErrorKind, Result};
 use crate::net::config::{Config, DEFAULT_ADDRESS, Listen, Role};
 use crate::net::server::Server;
@@ -124,14 +124,19 @@ fn is_taken(error: &io::Error) -> bool {
 
 fn refused(address: SocketAddr, error: io::Error) -> Error {
     let (kind, next) = if is_taken(&error) {
-        (
-            ErrorKind::Locked,
-            "; stop what listens there, or choose another address",
-        )
+        (ErrorKind::Locked, taken(address))
     } else {
-        (ErrorKind::Usage, "")
+        (ErrorKind::Usage, String::new())
     };
     Error::new(kind, format!("cannot listen at {address}{next}")).with_source(error)
+}
+
+/// Who has a port that is taken, as far as this user can see, and what to do.
+fn taken(address: SocketAddr) -> String {
+    match listener_at(address) {
+        Some(keeper) => format!(": {keeper} listens there; stop it, or choose another address"),
+        None => "; stop what listens there, or choose another address".to_owned(),
+    }
 }
 
 fn warning(error: &Error) -> String {

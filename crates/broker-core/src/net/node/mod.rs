@@ -24,8 +24,9 @@ use tokio::time::sleep;
 
 use super::client::{Client, Connector, Error, ErrorKind, Result};
 use super::config::{Config, Role};
+use super::fence;
 use super::leader::{Leader, Start, dir_error, open_dir};
-use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir};
+use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir, keepers};
 use crate::sync::Arc;
 
 use connector::{Place, ToLeader};
@@ -236,13 +237,23 @@ impl Joining {
         match connected {
             Ok(client) => Ok(self.supervised(client, None, barred.is_none())),
             Err(error) if !may_pass(&error) => Err(error),
-            Err(error) => Err(unanswered(&self.config, held, barred, error)),
+            Err(error) => {
+                // Looked at again: who held it when this began may have left since.
+                let held = held.and_then(|_| Lock::try_acquire(&self.dir).err());
+                let held = held.map(|held| held.explained(&self.dir));
+                Err(unanswered(&self.config, &self.dir, held, barred, error))
+            }
         }
     }
 
     fn client(&self) -> Result<Client> {
         let way = ToLeader::new(Arc::clone(&self.dir), self.connector.subscribe());
-        Client::start(self.config.client(), Connector::new(way), true)
+        let client = Client::start(self.config.client(), Connector::new(way), true)?;
+        if self.config.role.leads() {
+            let dir = Arc::clone(&self.dir);
+            tokio::spawn(fence::guard(client.state(), dir, fence::PATIENCE));
+        }
+        Ok(client)
     }
 
     async fn lead(self, start: Start, client: Option<Client>) -> Result<Node> {
@@ -332,6 +343,7 @@ fn may_pass(error: &Error) -> bool {
 /// Nobody answered for the whole timeout.
 fn unanswered(
     config: &Config,
+    dir: &StoreDir,
     held: Option<LockError>,
     barred: Option<Error>,
     error: Error,
@@ -348,8 +360,12 @@ fn unanswered(
         // Nobody serves it, and why this process cannot is what a person has to know.
         Some(barred) if barred.kind() == ErrorKind::Disk => barred,
         _ => {
+            let although = match keepers(dir).first() {
+                Some(keeper) => format!(", although {keeper} holds its lock"),
+                None => String::new(),
+            };
             let text = format!(
-                "nobody serves the store in {} since {secs} s",
+                "nobody serves the store in {} since {secs} s{although}",
                 config.dir.display()
             );
             Error::new(ErrorKind::Connect, text).with_source(error)

@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod connecting;
+mod lost_suffix;
 mod peer;
 mod random;
 mod requests;
 mod sending;
 mod served;
+mod silence;
 mod subscribing;
 mod window;
