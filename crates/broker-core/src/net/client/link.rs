@@ -562,7 +562,8 @@ fn take_error(
     match Kind::new(error.kind) {
         Some(Kind::Subscribe | Kind::Credit | Kind::Unsubscribe) => {
             let sub = u32::try_from(error.about).unwrap_or(0);
-            if core.is_open_feed(sub) && error.code.is_retryable() {
+            let is_leaving = error.code == ErrorCode::GOING_AWAY;
+            if is_leaving || core.is_open_feed(sub) && error.code.is_retryable() {
                 // The subscription stands for the application, so it is worth another connection.
                 let what = "a subscription could not be resumed";
                 return Err(Error::refused(
@@ -581,7 +582,12 @@ fn take_error(
         Some(
             Kind::Read | Kind::ListRooms | Kind::GetCursor | Kind::SetCursor | Kind::GetStatus,
         ) => {
-            core.requests.refused(error);
+            if error.code == ErrorCode::GOING_AWAY {
+                // The goodbye follows; whoever leads next is asked.
+                core.requests.postponed(error);
+            } else {
+                core.requests.refused(error);
+            }
             Ok(())
         }
         _ => {

@@ -119,6 +119,14 @@ impl Requests {
         }
     }
 
+    /// The broker is leaving and has not done it: it is asked again on the next connection.
+    pub(super) fn postponed(&mut self, error: &broker_proto::Error) {
+        let number = u32::try_from(error.about).unwrap_or(0);
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.sent = false;
+        }
+    }
+
     /// Asks everything again on a new connection.
     pub(super) fn restart(&mut self, control: &mut BytesMut) {
         let unrepeatable: Vec<u32> = self

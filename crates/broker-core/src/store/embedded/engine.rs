@@ -76,6 +76,9 @@ pub struct Engine<S: Storage> {
     random: Box<dyn Random>,
     batch_bytes_max: usize,
     checkpoint_bytes_min: u64,
+    /// What was read at the start lay in many segments: leaders that are killed one after the other
+    /// leave a small one each, and the next would have to read one more.
+    scattered: bool,
     /// Less log than this is not worth a checkpoint out of turn.
     shorten_bytes_min: u64,
     checkpoint: Option<Checkpoint>,
@@ -108,6 +111,8 @@ pub(super) struct EngineParts<S: Storage> {
     pub(super) checkpoint_bytes_min: u64,
     pub(super) mentioned_from: LogPosition,
     pub(super) pending: Vec<Vec<u8>>,
+    /// Whether what was replayed lay in many segments.
+    pub(super) scattered: bool,
     pub(super) sealed: Vec<Arc<Segment>>,
 }
 
@@ -128,6 +133,7 @@ impl<S: Storage> Engine<S> {
             batch_bytes_max: parts.batch_bytes_max,
             shorten_bytes_min: SHORTEN_BYTES_MIN.min(parts.checkpoint_bytes_min / 8),
             checkpoint_bytes_min: parts.checkpoint_bytes_min,
+            scattered: parts.scattered,
             checkpoint: None,
             last_checkpoint: (0, begin),
             mentioned_from: parts.mentioned_from,
@@ -287,10 +293,9 @@ impl<S: Storage> Engine<S> {
     fn begin_checkpoint_if_due(&mut self) {
         let (size, begin) = self.last_checkpoint;
         let due = self.checkpoint_bytes_min.max(4 * size);
-        if self.checkpoint.is_none()
-            && !self.writer.has_failed()
-            && self.writer.end().since(begin) >= due
-        {
+        let much = self.writer.end().since(begin) >= due;
+        if self.checkpoint.is_none() && !self.writer.has_failed() && (much || self.scattered) {
+            self.scattered = false;
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
     }

@@ -37,6 +37,9 @@ use threads::Threads;
 /// A reader this close to the end of the log follows along, in bytes.
 const NEAR_END_BYTES: u64 = 4 << 20;
 
+/// A replay of so many segments is worth a checkpoint, however little lies in them.
+const SCATTERED_SEGMENTS: usize = 8;
+
 /// Largest append, in bytes of the log: what a batch may hold beside other appends and a piece of a
 /// checkpoint.
 const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX * 5 / 8;
@@ -117,6 +120,15 @@ impl<S: Storage> EmbeddedStore<S> {
                 config.clock.now().get(),
             )?);
         }
+        let replayed_from = match found.checkpoint {
+            LogPosition::NONE => LogPosition::START,
+            begin => begin,
+        };
+        let replayed = found
+            .segments
+            .iter()
+            .filter(|(_, end)| *end > replayed_from);
+        let scattered = replayed.count() >= SCATTERED_SEGMENTS;
         let pending = found.state.doubt.map(doubt_record).into_iter().collect();
         let mut sequencer = Sequencer::new(config.producer_idle_secs);
         sequencer.producers = found.state.producers;
@@ -150,6 +162,7 @@ impl<S: Storage> EmbeddedStore<S> {
             checkpoint_bytes_min: config.checkpoint_bytes_min.max(CHECKPOINT_BYTES_LEAST),
             mentioned_from,
             pending,
+            scattered,
             sealed,
         });
         if config.renew_epochs {

@@ -318,6 +318,55 @@ async fn a_lost_compare_and_set_is_not_repeated_and_says_so() {
     moved.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_leaving_broker_refuses_is_asked_of_the_next_one() {
+    let (client, mut peer, mut listener) = connected().await;
+    let room = client.room("ops").unwrap();
+    let cursor = room.cursor("ann").unwrap();
+    // Also one that may not be done twice: it was not done at all.
+    let (moved, peer) = tokio::join!(cursor.compare_and_set(Some(at(1)), at(2)), async {
+        let Frame::SetCursor(set) = peer.recv().await else {
+            panic!("not a cursor")
+        };
+        peer.fail(
+            Kind::SetCursor.get(),
+            set.correlation.into(),
+            ErrorCode::GOING_AWAY,
+        )
+        .await;
+        drop(peer);
+        let mut peer = listener.welcome().await;
+        answer_cursor(&mut peer, Some(at(2))).await;
+        peer
+    });
+    moved.unwrap();
+    let mut peer = peer;
+    let (subscribed, ()) = tokio::join!(room.subscribe(StartAt::START), async {
+        let Frame::Subscribe(subscribe) = peer.recv().await else {
+            panic!("not a subscription")
+        };
+        peer.fail(
+            Kind::Subscribe.get(),
+            subscribe.sub.into(),
+            ErrorCode::GOING_AWAY,
+        )
+        .await;
+        let mut peer = listener.welcome().await;
+        let Frame::Subscribe(again) = peer.recv().await else {
+            panic!("not a subscription")
+        };
+        peer.send(broker_proto::Subscribed {
+            sub: again.sub,
+            epoch: EPOCH,
+            first: Seq::FIRST,
+            next: Seq::FIRST,
+            head: Seq::NONE,
+        })
+        .await;
+    });
+    subscribed.unwrap();
+}
+
 #[tokio::test]
 async fn an_answer_of_another_kind_is_a_breach() {
     let (client, mut peer, _listener) = connected().await;
