@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use broker_core::clock::{Clock, SystemClock};
 
-const BUGS: [&str; 9] = [
+const BUGS: [&str; 10] = [
     "ack_before_sync",
     "no_directory_sync",
     "sync_again_after_error",
@@ -24,12 +24,14 @@ const BUGS: [&str; 9] = [
     "term_not_raised",
     "producers_forgotten",
     "temporary_file_loaded",
+    "port_as_arbiter",
 ];
 
 /// In the order in which they are tried.
-const TESTS: [&str; 2] = [
+const TESTS: [&str; 3] = [
     "crash_matrix::sim_crash_matrix",
     "rot::damage_is_told_and_never_served",
+    "kill9_takeover::kill9_takeover",
 ];
 
 fn cargo_test(args: &[&str], bug: &str) -> io::Result<bool> {
