@@ -9,6 +9,7 @@ mod crash_matrix;
 mod fleets;
 mod histories;
 mod kill9_takeover;
+mod net_sim;
 mod regressions;
 mod rot;
 mod stampede;
