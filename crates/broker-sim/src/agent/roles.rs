@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use broker_core::State;
 use tokio::sync::watch::Receiver;
@@ -36,24 +37,23 @@ impl Roles {
 
     /// Writes down who leads now, if that is news.
     pub(super) fn note(&self) -> io::Result<()> {
-        let (term, pid, gap) = {
+        let (leads, term, pid, gap) = {
             let state = self.state.borrow();
             let Some(server) = state.server() else {
                 return Ok(());
             };
             let gap = match &*state {
                 State::Resumed { gap, .. } => *gap,
-                _ => std::time::Duration::ZERO,
+                State::Leading { gap, .. } => gap.unwrap_or_default(),
+                _ => Duration::ZERO,
             };
-            (server.term.get(), server.pid, gap)
+            (state.is_leading(), server.term.get(), server.pid, gap)
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if (seen.term, seen.pid) == (term, pid) {
             return Ok(());
         }
         (seen.term, seen.pid) = (term, pid);
-        // The leader of a store is who its server is in.
-        let leads = pid == std::process::id();
         self.recorder.record(&Event::Role {
             leads,
             term,

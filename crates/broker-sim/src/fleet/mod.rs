@@ -484,11 +484,13 @@ impl Fleet {
         Ok(acks)
     }
 
+    /// The histories that were begun: a process may be killed before it has opened its own.
     fn history_paths(&self) -> impl Iterator<Item = PathBuf> {
         let members = self.members.iter().enumerate();
-        members.flat_map(move |(agent, member)| {
+        let all = members.flat_map(move |(agent, member)| {
             (1..=member.lives).map(move |life| history(&self.histories, agent, life))
-        })
+        });
+        all.filter(|path| path.exists())
     }
 
     /// The changes of leader that the fleet caused.

@@ -63,7 +63,7 @@ fn kill9_takeover() {
     assert!(verdict.counts.terms > kills / 2, "{verdict}");
 }
 
-/// A leader is told to leave, and while it hands over it is killed, or who comes next, or both.
+/// A leader is told to leave, and while it hands over it is killed, or who comes next, or both, and others join.
 #[test]
 fn a_handover_survives_the_death_of_either_side() {
     let rounds = setting("BROKER_TAKEOVER_KILLS", 60);
@@ -78,7 +78,15 @@ fn a_handover_survives_the_death_of_either_side() {
     for _ in 0..rounds {
         fleet.await_acks(term).unwrap();
         let leader = await_holder(&mut fleet, term).unwrap();
+        let late = rng.index(fleet.len());
+        if late != leader.agent {
+            fleet.kill(late).unwrap();
+        }
         term = fleet.dismiss_leader(leader).unwrap().term;
+        if late != leader.agent {
+            std::thread::sleep(Duration::from_micros(rng.below(20_000)));
+            fleet.restart(late).unwrap();
+        }
         let (kills_old, kills_new) = (rng.chance(1, 2), rng.chance(1, 2));
         if kills_old {
             std::thread::sleep(Duration::from_micros(rng.below(30_000)));
