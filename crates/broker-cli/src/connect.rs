@@ -3,10 +3,13 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::path::Path;
+use std::time::Duration;
 
 use broker_core::dir::DirError;
-use broker_core::{Client, ClientConfig, Error, ErrorKind, Node, Role};
+use broker_core::{Client, ClientConfig, Error, ErrorKind, Node, Role, Stall, StallKind, State};
 use broker_proto::{ErrorCode, RoomName};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, Listen, Target};
 use crate::exit::{Exit, Failure, chain};
@@ -79,6 +82,7 @@ fn node_config(config: &Config, dir: &Path, stay: Stay) -> broker_core::Config {
         .role(role)
         .sender(config.sender.as_str())
         .timeout(config.timeout)
+        .observe(watch)
         .build(BUILD);
     match config.listen {
         Listen::Default => node,
@@ -92,8 +96,50 @@ pub(crate) async fn connect(config: &Config, address: &str) -> Result<Client, Fa
     let client = ClientConfig::new()
         .sender(config.sender.as_str())
         .timeout(config.timeout)
+        .observe(watch)
         .build(BUILD);
     Ok(client.connect(address).await?)
+}
+
+/// Says when the broker does not answer, and when it does again.
+fn watch(state: watch::Receiver<State>) {
+    tokio::spawn(tell(state));
+}
+
+/// A broker that is busy, or waits for the disk, is told of after so long a time more: it may be a
+/// moment, and there is nothing to be done about it.
+const PERHAPS_A_MOMENT: Duration = Duration::from_secs(1);
+
+async fn tell(mut state: watch::Receiver<State>) {
+    let stalled = |state: &State| matches!(state, State::Stalled { .. });
+    while let Some(report) = stall(&mut state).await {
+        let began = Instant::now() - report.silent_for();
+        let may_pass = !matches!(report.kind(), StallKind::Stopped | StallKind::NotAnswering);
+        if may_pass {
+            let passed = timeout(PERHAPS_A_MOMENT, state.wait_for(|state| !stalled(state)));
+            if passed.await.is_ok() {
+                continue;
+            }
+        }
+        say(&report.to_string());
+        let answers = |state: &State| state.is_connected() || matches!(state, State::Closed { .. });
+        match state.wait_for(answers).await.as_deref() {
+            Ok(state) if state.is_connected() => {
+                let gap = began.elapsed().as_secs_f64();
+                say(&format!("the broker answers again after {gap:.1} s"));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Waits for the broker to fall silent; `None` at the end of the client.
+async fn stall(state: &mut watch::Receiver<State>) -> Option<Stall> {
+    let told = |state: &State| matches!(state, State::Stalled { .. } | State::Closed { .. });
+    match &*state.wait_for(told).await.ok()? {
+        State::Stalled { report } => Some(report.clone()),
+        _ => None,
+    }
 }
 
 /// What this program calls itself to a broker.

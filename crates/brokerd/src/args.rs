@@ -51,4 +51,9 @@ pub(crate) struct Args {
     /// Accept connections that are not from this machine, although nobody is asked who they are
     #[arg(long, env = "BROKERD_INSECURE_NO_AUTH", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) insecure_no_auth: bool,
+
+    /// Never let another process of this user kill this one, even when it is stopped or hangs and
+    /// so keeps the store from everybody
+    #[arg(long, env = "BROKERD_NO_FENCING", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_fencing: bool,
 }

@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     /// Whether an address that others can reach is wanted.
     pub(crate) insecure_no_auth: bool,
+    /// Whether another process may kill this one when it hangs.
+    pub(crate) may_be_fenced: bool,
 }
 
 /// Where to accept connections, beside the store's Unix socket.
@@ -59,6 +61,7 @@ impl Config {
             data,
             listen,
             insecure_no_auth: args.insecure_no_auth,
+            may_be_fenced: !args.no_fencing,
         })
     }
 }
@@ -98,6 +101,7 @@ mod tests {
             listen: listen.map(str::to_owned),
             data: Some("/d".into()),
             insecure_no_auth,
+            no_fencing: false,
         }
     }
 

@@ -54,7 +54,8 @@ fn node_config(config: &Config) -> broker_core::Config {
         .role(Role::ServeAlways)
         .build(concat!("brokerd ", env!("CARGO_PKG_VERSION")))
         .sender("brokerd")
-        .insecure_no_auth(config.insecure_no_auth);
+        .insecure_no_auth(config.insecure_no_auth)
+        .may_be_fenced(config.may_be_fenced);
     match config.listen {
         Listen::Default => node,
         Listen::None => node.listen(None),

@@ -9,4 +9,5 @@ mod refusals;
 mod send_and_read;
 mod servers;
 mod signals;
+mod stalled;
 mod support;

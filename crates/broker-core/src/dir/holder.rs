@@ -220,6 +220,16 @@ pub enum Liveness {
     Unknown,
 }
 
+/// What keeps a process from running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Halt {
+    /// It was sent a signal that stops it, and none that continues it.
+    Signal,
+    /// A debugger has stopped it, perhaps for a moment only.
+    Debugger,
+}
+
 impl ProcessId {
     /// This process.
     #[must_use]
@@ -250,6 +260,25 @@ impl ProcessId {
         } else {
             Liveness::Gone
         }
+    }
+
+    /// What keeps it from running, if it is known to be kept from it.
+    #[must_use]
+    pub fn halted(&self) -> Option<Halt> {
+        if self.liveness() != Liveness::Running {
+            return None;
+        }
+        parse_halt(&fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?)
+    }
+}
+
+/// Field 3 of `/proc/PID/stat`.
+fn parse_halt(stat: &str) -> Option<Halt> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    match fields.split(' ').next()? {
+        "T" => Some(Halt::Signal),
+        "t" => Some(Halt::Debugger),
+        _ => None,
     }
 }
 

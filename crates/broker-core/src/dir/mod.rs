@@ -6,6 +6,7 @@
 //! | `lock` | whoever holds it leads ([`Lock`]); names its holder ([`Holder`]) |
 //! | `sock` | the leader's Unix socket ([`StoreDir::socket_path`]) |
 //! | `health.sock` | answers how the leader is ([`StoreDir::health_socket_path`]) |
+//! | `fenced` | when a leader was last killed because it hung ([`StoreDir::begin_fencing`]) |
 //!
 //! Order for a process that wants to lead: [`StoreDir::open`], [`StoreDir::read_store`] (a store that is too new is refused before
 //! anything is touched), [`Lock::try_acquire`], [`StoreDir::open_store`], and only then the log.
@@ -15,6 +16,7 @@
 
 mod block;
 mod error;
+mod fencing;
 mod holder;
 mod keepers;
 mod lock;
@@ -25,7 +27,8 @@ mod store_file;
 mod tests;
 
 pub use error::{DirError, ExitClass};
-pub use holder::{Holder, HolderError, Liveness, ProcessId, role};
+pub use fencing::FENCING_EVERY;
+pub use holder::{Halt, Holder, HolderError, Liveness, ProcessId, role};
 pub use keepers::{Keeper, keepers, listener_at};
 pub use lock::{Lock, LockError};
 pub use probe::{FileSystem, Probe, SystemProbe};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use broker_proto::limits::{DEFAULT_PORT, PAYLOAD_BYTES_DEFAULT, PAYLOAD_BYTES_MAX};
 
-use super::client::{ClientConfig, Error, ErrorKind, Result};
+use tokio::sync::watch;
+
+use super::client::{ClientConfig, Error, ErrorKind, Observer, Result, State};
 use crate::dir::role;
 
 /// The store's address when nobody has set one: loopback, because nobody is asked who they are.
@@ -86,6 +88,8 @@ pub struct Config {
     pub(super) timeout: Duration,
     pub(super) insecure_no_auth: bool,
     pub(super) build: String,
+    may_be_fenced: Option<bool>,
+    observe: Option<Observer>,
     sender: Option<String>,
 }
 
@@ -100,6 +104,8 @@ impl Config {
             timeout: TIMEOUT_DEFAULT,
             insecure_no_auth: false,
             build: concat!("broker-core ", env!("CARGO_PKG_VERSION")).to_owned(),
+            may_be_fenced: None,
+            observe: None,
             sender: None,
         }
     }
@@ -144,6 +150,24 @@ impl Config {
         self
     }
 
+    /// Whether another process of this user may kill this one when it leads and hangs: when it is stopped, or answers nobody,
+    /// not even the question how it is, for 2 s. A leader that waits for the disk is never killed. Default: only a daemon
+    /// ([`Role::ServeAlways`]) may be, because nothing but the store is lost with it.
+    pub fn may_be_fenced(mut self, allow: bool) -> Self {
+        self.may_be_fenced = Some(allow);
+        self
+    }
+
+    /// Has `observe` called with the state of the node's client before the first connection is made; see
+    /// [`ClientConfig::observe`].
+    pub fn observe(
+        mut self,
+        observe: impl Fn(watch::Receiver<State>) + Send + Sync + 'static,
+    ) -> Self {
+        self.observe = Some(Observer::new(observe));
+        self
+    }
+
     /// Name and version of the program, for status and logs, at most 64 bytes.
     pub fn build(mut self, build: impl Into<String>) -> Self {
         self.build = build.into();
@@ -159,10 +183,16 @@ impl Config {
         let config = ClientConfig::new()
             .timeout(self.timeout)
             .build(self.build.clone());
-        match &self.sender {
+        let config = match &self.sender {
             Some(sender) => config.sender(sender.clone()),
             None => config,
-        }
+        };
+        config.observer(self.observe.clone())
+    }
+
+    /// For the lock file.
+    pub(super) fn fencing_allowed(&self) -> bool {
+        self.may_be_fenced.unwrap_or(self.role == Role::ServeAlways)
     }
 
     /// What can be refused before anything is touched.

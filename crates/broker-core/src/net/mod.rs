@@ -14,20 +14,13 @@ pub mod client;
 mod config;
 mod connection;
 mod doors;
+mod fence;
 mod hub;
 mod leader;
 mod node;
 mod server;
 mod status;
 mod transport;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "the leader begins to use it with the take-over"
-    )
-)]
 mod warden;
 
 pub use broker::Broker;

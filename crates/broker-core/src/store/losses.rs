@@ -144,10 +144,10 @@ mod tests {
     /// What is said to a peer of this term that knows this.
     fn said_in(rooms: &RoomTable, term: Term, claim: (StoreId, &str, u64, u64)) -> Option<String> {
         let (store, room, epoch, seq) = claim;
-        let heads = vec![KnownHead {
+        let heads = Box::new([KnownHead {
             room: RoomName::parse(room).unwrap(),
             at: Position::new(Epoch::new(epoch), Seq::new(seq)),
-        }];
+        }]);
         let known = KnownHeads { term, heads };
         let lost = losses(rooms, (HERE, NOW), &Claims { store, known });
         lost.first().map(ToString::to_string)

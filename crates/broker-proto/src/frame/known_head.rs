@@ -22,7 +22,7 @@ pub struct KnownHeads {
     pub term: Term,
     /// Newest places that the client knows to be stored, of the rooms it used last, the last first: at most 64, and of 3,584
     /// bytes together. What does not fit is not sent.
-    pub heads: Vec<KnownHead>,
+    pub heads: Box<[KnownHead]>,
 }
 
 /// The newest message of a room that a client has seen acknowledged or delivered: a store that does not reach so far has lost
@@ -84,6 +84,7 @@ pub(super) fn decode(parts: &Parts, value: &[u8]) -> Result<KnownHeads, DecodeEr
         true => Term::default(),
         false => Term::new(u64::from_le_bytes(*term)),
     };
+    let heads = heads.into();
     Ok(KnownHeads { term, heads })
 }
 

@@ -58,10 +58,10 @@ pub(crate) fn hello_again() -> Hello {
         known_store: STORE,
         known_heads: KnownHeads {
             term: Term::new(3),
-            heads: vec![KnownHead {
+            heads: Box::new([KnownHead {
                 room: room(),
                 at: Position::new(EPOCH, Seq::new(8)),
-            }],
+            }]),
         },
         ..hello()
     }

@@ -5,6 +5,7 @@
 mod kill;
 mod lost_suffix;
 mod refusals;
+mod stalled_leader;
 mod start;
 mod strangers;
 mod support;

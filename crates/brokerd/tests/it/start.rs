@@ -34,6 +34,7 @@ fn help_and_version() {
         "BROKERD_LISTEN",
         "BROKERD_DATA",
         "BROKERD_INSECURE_NO_AUTH",
+        "BROKERD_NO_FENCING",
         "BROKER_LOG",
         " 65 ",
         " 74 ",

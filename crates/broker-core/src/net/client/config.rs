@@ -1,14 +1,17 @@
 //! [`ClientConfig`]: the few things about a client that can be set, each safe when it is not.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_proto::limits::WINDOW_BYTES_DEFAULT;
 use broker_proto::{SenderName, StoreId};
+use tokio::sync::watch;
 
 use super::connector::Connector;
 use super::error::{Error, ErrorKind, Result};
 use super::handle::Client;
+use super::state::State;
 use super::url::Address;
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
 use crate::sync::lock;
@@ -31,6 +34,25 @@ pub struct ClientConfig {
     pub(super) known_store: StoreId,
     pub(super) clock: Arc<dyn Clock>,
     random: Arc<Mutex<Box<dyn Random>>>,
+    observer: Option<Observer>,
+}
+
+/// Who is shown the state of a client from its beginning.
+#[derive(Clone)]
+pub(in crate::net) struct Observer(Arc<dyn Fn(watch::Receiver<State>) + Send + Sync>);
+
+impl Observer {
+    pub(in crate::net) fn new(
+        observe: impl Fn(watch::Receiver<State>) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(observe))
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl Default for ClientConfig {
@@ -43,6 +65,7 @@ impl Default for ClientConfig {
             known_store: StoreId::NONE,
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(Mutex::new(Box::new(SystemRandom))),
+            observer: None,
         }
     }
 }
@@ -100,6 +123,23 @@ impl ClientConfig {
     pub fn random(mut self, random: impl Random + 'static) -> Self {
         self.random = Arc::new(Mutex::new(Box::new(random)));
         self
+    }
+
+    /// Has `observe` called with the client's state before the first connection is made, for a program that wants to say why
+    /// that takes long. It is called on the runtime that carries the client, and must not block.
+    pub fn observe(self, observe: impl Fn(watch::Receiver<State>) + Send + Sync + 'static) -> Self {
+        self.observer(Some(Observer::new(observe)))
+    }
+
+    pub(in crate::net) fn observer(mut self, observer: Option<Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    pub(super) fn show(&self, state: watch::Receiver<State>) {
+        if let Some(Observer(observe)) = &self.observer {
+            observe(state);
+        }
     }
 
     /// Connects to `tcp://host:port` or `unix:/path`.

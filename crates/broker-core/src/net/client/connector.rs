@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::url::Address;
+use crate::dir::HEALTH_SOCKET_NAME;
 
 /// Longest path that the kernel takes for a Unix socket, in bytes, without the final zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -42,6 +43,11 @@ pub trait Connect: Send + Sync + 'static {
     /// The address as people write it, for errors and logs.
     fn address(&self) -> String;
 
+    /// Where to ask how the broker is when it does not answer: the store's second socket. `None`: nowhere.
+    fn health_socket(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Whether the last stream leads to a broker that this process serves itself.
     fn leads(&self) -> bool {
         false
@@ -65,6 +71,10 @@ impl Connector {
 
     pub(super) fn address(&self) -> String {
         self.0.address()
+    }
+
+    pub(super) fn health_socket(&self) -> Option<PathBuf> {
+        self.0.health_socket()
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -103,10 +113,17 @@ impl Connect for Address {
     fn address(&self) -> String {
         self.to_string()
     }
+
+    fn health_socket(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp { .. } => None,
+            Self::Unix(path) => Some(path.with_file_name(HEALTH_SOCKET_NAME)),
+        }
+    }
 }
 
 /// Connects to a Unix socket, also when its path is longer than the kernel takes.
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+pub(in crate::net) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
         return UnixStream::connect(path).await;
     }

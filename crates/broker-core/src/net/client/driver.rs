@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use broker_proto::{ProducerId, Term};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::connector::Connector;
@@ -15,6 +16,7 @@ use super::greet::{Greeted, Known, greet};
 use super::link::{End, Link, patience};
 use super::retry::Backoff;
 use super::shared::Shared;
+use super::stall;
 use super::state::State;
 
 /// How long an idle task sleeps when nothing is due; it is woken for everything that happens.
@@ -34,9 +36,20 @@ impl Drop for CloseOnDrop {
     }
 }
 
+/// Ends a task with the one that began it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Serves a client to its end. With `gives_up`, a first connection that cannot be made in time closes it.
 pub(super) async fn run(shared: Arc<Shared>, connector: Connector, gives_up: bool) {
     let guard = CloseOnDrop(Arc::clone(&shared));
+    let watching = stall::watch(Arc::clone(&shared), connector.clone());
+    let _watching = AbortOnDrop(tokio::spawn(watching));
     let cause = Driver::new(&shared, connector, gives_up).run().await;
     shared.close(cause);
     drop(guard);
@@ -166,7 +179,8 @@ impl<'a> Driver<'a> {
     fn lost(&self, cause: &Error) {
         tracing::debug!(address = self.shared.address, %cause, "not connected");
         self.shared.core().go_dark(cause.clone());
-        if self.connected_before {
+        // A broker that is silent over several connections is told of as such.
+        if self.connected_before && !self.shared.silences.is_silent() {
             self.shared.state.send_replace(State::Disconnected {
                 cause: cause.clone(),
             });

@@ -1,6 +1,6 @@
 //! The greeting: a stream is opened, hello is said, and the welcome judged.
 
-use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
@@ -9,11 +9,12 @@ use broker_proto::{
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::connector::{BoxStream, Connector};
 use super::error::{Error, ErrorKind, Result};
 use super::shared::Shared;
+use super::stall::patiently;
 use super::state::ServerInfo;
 
 /// Highest feature level that this client understands.
@@ -47,16 +48,18 @@ pub(super) async fn greet(
 ) -> Result<Greeted> {
     let address = &shared.address;
     let silent = || {
-        Error::new(
-            ErrorKind::Connect,
-            format!("{address} does not answer: is a broker running there?"),
-        )
-        .retryable()
+        let text = format!("{address} does not answer: is a broker running there?");
+        let error = Error::new(ErrorKind::Connect, text).retryable();
+        match shared.stall() {
+            Some(stall) => error.with_source(stall),
+            None => error,
+        }
     };
-    let mut stream = within(patience, connector.connect())
+    let mut stream = patiently(shared, patience, connector.connect())
         .await
         .ok_or_else(silent)?
         .map_err(|error| {
+            note_failure(shared, &error);
             Error::new(
                 ErrorKind::Connect,
                 format!("cannot connect to {address}: is a broker running there?"),
@@ -65,6 +68,7 @@ pub(super) async fn greet(
             .retryable()
         })?;
     let lost = |error| {
+        shared.silences.ended();
         Error::new(
             ErrorKind::Connect,
             format!("{address} ended the connection instead of answering"),
@@ -73,7 +77,7 @@ pub(super) async fn greet(
         .retryable()
     };
     let hello = hello(shared, producer, known);
-    within(patience, stream.write_all(&hello))
+    patiently(shared, patience, stream.write_all(&hello))
         .await
         .ok_or_else(silent)?
         .map_err(lost)?;
@@ -92,23 +96,29 @@ pub(super) async fn greet(
             }
             continue;
         }
-        let bytes = within(patience, stream.read_buf(&mut read))
+        let bytes = patiently(shared, patience, stream.read_buf(&mut read))
             .await
             .ok_or_else(silent)?
             .map_err(lost)?;
         if bytes == 0 {
-            return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         }
+        shared.silences.ended();
     }
 }
 
-async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    timeout_at(Instant::now() + patience, future).await.ok()
+/// A broker that refuses connections is gone, or ends; one whose queue is full does not accept them.
+fn note_failure(shared: &Shared, error: &io::Error) {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        shared.silences.began(Instant::now());
+    } else {
+        shared.silences.ended();
+    }
 }
 
 fn hello(shared: &Shared, producer: ProducerId, known: Known) -> BytesMut {
     let mut bytes = BytesMut::new();
-    let heads = shared.core().known_heads();
+    let heads = shared.core().known_heads().into();
     let known_heads = KnownHeads {
         term: known.term,
         heads,

@@ -119,6 +119,7 @@ impl Client {
         })?;
         let sender = config.sender_name()?;
         let shared = Arc::new(Shared::new(config, sender, connector.address()));
+        shared.config.show(shared.state.subscribe());
         runtime.spawn(driver::run(Arc::clone(&shared), connector, gives_up));
         Ok(Self {
             handle: Arc::new(Handle { shared }),

@@ -28,14 +28,13 @@ use super::greet::{Greeted, READ_BYTES};
 use super::outbox::Outbox;
 use super::sends::{Next, Range, Refusal};
 use super::shared::{Core, Shared};
+use super::stall::ASK_AFTER;
 
 /// Reads of one turn, so that a fast broker does not keep the task from writing.
 const READS_MAX: usize = 16;
 /// Room below which the read buffer is renewed.
 const READ_SPARE_MIN: usize = 16 << 10;
-/// Silence after which a broker is asked whether it is there, when an answer is waited for.
-const ASK_AFTER: Duration = Duration::from_millis(300);
-/// The same when nothing is waited for.
+/// Silence after which a broker is asked whether it is there when nothing is waited for; otherwise it is [`ASK_AFTER`].
 const PING_AFTER: Duration = Duration::from_secs(PING_AFTER_SECS);
 /// Silence after a ping that ends an idle connection.
 const DEAD_AFTER: Duration = Duration::from_secs(PING_UNANSWERED_SECS_MAX);
@@ -85,6 +84,10 @@ pub(super) struct Link<'a> {
     publishes: bool,
     timer: Pin<Box<Sleep>>,
     last_read: Instant,
+    /// When a frame came that was more than a sign of life.
+    last_news: Instant,
+    /// Whether it was told that nothing comes that is waited for.
+    told: bool,
     /// When a ping was written that no byte has followed.
     pinged: Option<Instant>,
     pings: u64,
@@ -108,6 +111,8 @@ impl<'a> Link<'a> {
             publishes: false,
             timer: Box::pin(sleep_until(now + PING_AFTER)),
             last_read: now,
+            last_news: now,
+            told: false,
             pinged: None,
             pings: OWN_NONCES,
             pongs: 0,
@@ -191,6 +196,8 @@ impl<'a> Link<'a> {
     }
 
     fn lost(&self, error: io::Error) -> Error {
+        // Whoever is gone is not silent.
+        self.shared.silences.ended();
         Error::new(
             ErrorKind::Connect,
             format!("the connection to {} was lost", self.shared.address),
@@ -209,9 +216,28 @@ impl<'a> Link<'a> {
             .decode(&mut self.read, FRAME_BYTES_MAX)
             .map_err(bad)?
         {
+            self.note_news(&frame);
             self.take_frame(frame)?;
         }
         Ok(())
+    }
+
+    /// Tells the end of a silence. A broker whose disk hangs still answers pings, and sends them.
+    fn note_news(&mut self, frame: &Frame) {
+        let is_sign_of_life = match frame {
+            Frame::Ping(_) => true,
+            Frame::Pong(pong) => pong.nonce >= OWN_NONCES,
+            _ => false,
+        };
+        if is_sign_of_life && (!self.told || self.shared.core().awaits()) {
+            self.shared.silences.alive();
+            return;
+        }
+        self.last_news = self.last_read;
+        if self.told {
+            self.told = false;
+            self.shared.silences.ended();
+        }
     }
 
     fn take_frame(&mut self, frame: Frame) -> Result<()> {
@@ -330,9 +356,28 @@ impl<'a> Link<'a> {
         let next = self
             .goodbye
             .map_or(next, |said| next.min(said + GOODBYE_WAIT));
+        let unanswered = if core.awaits() {
+            Some(self.last_news.max(core.moved()))
+        } else {
+            self.pinged
+        };
         drop(core);
+        let next = self.tell_silence(unanswered, now, next);
         self.timer.as_mut().reset(next);
         Ok(())
+    }
+
+    /// Tells that nothing comes that is waited for since then; gives the time of the next look.
+    fn tell_silence(&mut self, since: Option<Instant>, now: Instant, next: Instant) -> Instant {
+        let Some(since) = since.filter(|_| !self.told) else {
+            return next;
+        };
+        if now < since + ASK_AFTER {
+            return next.min(since + ASK_AFTER);
+        }
+        self.told = true;
+        self.shared.silences.began(since);
+        next
     }
 
     /// Sees to it that the timer goes off in time for what is waited for. It is only ever set to an earlier time here, so

@@ -32,6 +32,7 @@ mod retry;
 mod room;
 mod sends;
 mod shared;
+mod stall;
 mod state;
 mod subscription;
 #[cfg(test)]
@@ -42,12 +43,15 @@ mod waiting;
 
 pub use broker_proto::StartAt;
 pub use config::ClientConfig;
+pub(super) use config::Observer;
+pub(super) use connector::connect_unix;
 pub use connector::{BoxStream, Connect, Connector, Opening, Stream};
 pub use cursor::Cursor;
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{Client, RoomsPage};
 pub use message::{Ack, AckRun, Item, Message, Page};
 pub use room::Room;
+pub use stall::{Stall, StallKind};
 pub use state::{ServerInfo, State};
 pub use subscription::{Subscribing, Subscription};
 pub use ticket::{BulkAck, BulkTicket, Outcome, Ticket};

@@ -30,6 +30,7 @@ use super::heads::Heads;
 use super::outbox::Outbox;
 use super::requests::{REQUESTS_MAX, Requests};
 use super::sends::Sends;
+use super::stall::{Silences, Stall};
 use super::state::{ServerInfo, State};
 use super::waiting::Waiting;
 use crate::clock::Clock;
@@ -45,6 +46,8 @@ const REMEMBERED_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Shared {
     core: Mutex<Core>,
     pub(super) state: watch::Sender<State>,
+    /// Whether answers are waited for in vain.
+    pub(super) silences: Silences,
     /// Permits to make requests.
     pub(super) requests: Semaphore,
     pub(super) config: ClientConfig,
@@ -115,6 +118,7 @@ impl Shared {
         Self {
             core: Mutex::new(core),
             state: watch::Sender::new(State::Connecting),
+            silences: Silences::new(),
             requests: Semaphore::new(REQUESTS_MAX),
             config,
             sender,
@@ -152,12 +156,21 @@ impl Shared {
             Ordering::Relaxed,
         );
         self.update(|core, wakes| core.go_live(&server, wakes));
+        self.silences.ended();
         let server = Arc::new(server);
         self.state.send_replace(match away {
             gap if leads => State::Leading { server, gap },
             None => State::Connected { server },
             Some(gap) => State::Resumed { server, gap },
         });
+    }
+
+    /// What is wrong with a broker that does not answer.
+    pub(super) fn stall(&self) -> Option<Stall> {
+        match &*self.state.borrow() {
+            State::Stalled { report } => Some(report.clone()),
+            _ => None,
+        }
     }
 
     /// Ends everything; the first cause counts.
@@ -505,10 +518,11 @@ impl Core {
     /// Fails what has waited for too long without anything moving.
     pub(super) fn expire(&mut self, shared: &Shared, now: Instant, wakes: &mut Vec<Waker>) {
         let (timeout, address) = (shared.config.timeout, &shared.address);
-        let cause = if self.live {
-            None
-        } else {
-            self.last_cause.clone()
+        let stall = shared.stall();
+        let stall = stall.map(|stall| Error::new(ErrorKind::Connect, stall.to_string()));
+        let cause = match self.live {
+            true => stall,
+            false => stall.or_else(|| self.last_cause.clone()),
         };
         let since = if self.live {
             "did not move"

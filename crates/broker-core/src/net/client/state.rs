@@ -8,6 +8,7 @@ use std::time::Duration;
 use broker_proto::{StoreId, Term, Welcome};
 
 use super::error::Error;
+use super::stall::Stall;
 
 /// How a client's connection is.
 #[derive(Debug, Clone)]
@@ -20,16 +21,22 @@ pub enum State {
         /// Who answered.
         server: Arc<ServerInfo>,
     },
+    /// The broker takes requests and does not answer them; what waits goes on waiting until its timeout. Followed by
+    /// [`State::Resumed`] when answers come again.
+    Stalled {
+        /// What is known of it, and what a person can do.
+        report: Stall,
+    },
     /// The connection is lost and being made again.
     Disconnected {
         /// Why it was lost, or why the last attempt failed.
         cause: Error,
     },
-    /// Connected again; what was not acknowledged was sent again, subscriptions went on where they stood.
+    /// Connected again, or answered again; what was not acknowledged was sent again, subscriptions went on where they stood.
     Resumed {
         /// Who answered.
         server: Arc<ServerInfo>,
-        /// How long the connection was away.
+        /// How long the connection was away, or the answers.
         gap: Duration,
     },
     /// Connected to the broker that this process serves itself: it leads. Only a node says so. What was not acknowledged

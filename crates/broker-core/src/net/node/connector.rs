@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::pace::jittered;
-use crate::dir::{SOCKET_NAME, StoreDir};
+use crate::dir::{HEALTH_SOCKET_NAME, SOCKET_NAME, StoreDir};
 use crate::net::client::{BoxStream, Connect, Opening};
 use crate::net::leader::Stored;
 use crate::net::server::Server;
@@ -82,6 +82,10 @@ impl Connect for ToLeader {
     fn address(&self) -> String {
         let path: PathBuf = self.dir.path().join(SOCKET_NAME);
         format!("unix:{}", path.display())
+    }
+
+    fn health_socket(&self) -> Option<PathBuf> {
+        Some(self.dir.path().join(HEALTH_SOCKET_NAME))
     }
 
     fn leads(&self) -> bool {

@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 use super::client::{Client, Connector, Error, ErrorKind, Result};
 use super::config::{Config, Role};
+use super::fence;
 use super::leader::{Leader, Start, dir_error, open_dir};
 use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir, keepers};
 use crate::sync::Arc;
@@ -247,7 +248,12 @@ impl Joining {
 
     fn client(&self) -> Result<Client> {
         let way = ToLeader::new(Arc::clone(&self.dir), self.connector.subscribe());
-        Client::start(self.config.client(), Connector::new(way), true)
+        let client = Client::start(self.config.client(), Connector::new(way), true)?;
+        if self.config.role.leads() {
+            let dir = Arc::clone(&self.dir);
+            tokio::spawn(fence::guard(client.state(), dir, fence::PATIENCE));
+        }
+        Ok(client)
     }
 
     async fn lead(self, start: Start, client: Option<Client>) -> Result<Node> {

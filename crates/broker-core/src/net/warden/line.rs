@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::wire::{Descriptors, Health, Inbound, Introduction, Message};
 use super::{Estate, rights};
 use crate::dir::StoreDir;
+use crate::net::client::connect_unix;
 
 /// How long a leader that does not accept connections is tried.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -173,7 +174,7 @@ pub(in crate::net) async fn ask(socket: &Path, patience: Duration) -> io::Result
 async fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let until = Instant::now() + patience;
     let stream = loop {
-        match UnixStream::connect(path).await {
+        match connect_unix(path).await {
             // The queue of who does not accept, or of many who connect at once, is full.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if Instant::now() >= until {

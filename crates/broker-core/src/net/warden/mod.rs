@@ -40,7 +40,9 @@ use tokio::sync::{oneshot, watch};
 
 use self::thread::{Command, Post};
 use crate::dir::{HEALTH_SOCKET_NAME, StoreDir};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::Arc;
+#[cfg(test)]
+use crate::sync::{AtomicU64, Ordering};
 
 pub(super) use line::{Intent, Line, News, ask};
 pub(super) use vitals::Vitals;
@@ -77,6 +79,7 @@ pub(super) struct Warden {
     /// `None` only while it is being dropped.
     commands: Option<mpsc::Sender<Command>>,
     wake: UnixStream,
+    #[cfg(test)]
     standing: Arc<AtomicU64>,
     claimed: watch::Receiver<bool>,
     #[cfg(test)]
@@ -98,6 +101,7 @@ impl Warden {
         let (commands, received) = mpsc::channel();
         let (claim, claimed) = watch::channel(false);
         let post = Post::new(listener, woken, received, vitals, claim);
+        #[cfg(test)]
         let standing = Arc::clone(&post.standing);
         #[cfg(test)]
         let turns = Arc::clone(&post.turns);
@@ -107,6 +111,7 @@ impl Warden {
         Ok(Self {
             commands: Some(commands),
             wake,
+            #[cfg(test)]
             standing,
             claimed,
             #[cfg(test)]
@@ -125,6 +130,7 @@ impl Warden {
     }
 
     /// How many processes hold a line.
+    #[cfg(test)]
     pub(super) fn standbys(&self) -> usize {
         usize::try_from(self.standing.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }

@@ -265,10 +265,17 @@ async fn who_does_not_answer_an_offer_is_passed_over() {
     warden.pass(candidate, nothing()).await.unwrap();
     assert!(matches!(heir.await.unwrap(), News::Inherited(_)));
     stands(&warden, 1).await;
-    let (again, ()) = tokio::join!(warden.offer(1), async {
+    let awake = tokio::task::spawn_blocking(move || {
+        // The offer that it missed, and this one.
+        for _ in 0..2 {
+            stopped.read_exact(&mut [0; 128]).unwrap();
+        }
         stopped.write_all(&Message::Ready.encode()).unwrap();
+        stopped
     });
+    let again = timeout(PATIENCE, warden.offer(1)).await.unwrap();
     assert_eq!(again.unwrap().build, "stopped");
+    awake.await.unwrap();
 }
 
 /// An estate of no value.

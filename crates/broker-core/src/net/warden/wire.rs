@@ -454,6 +454,22 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_protocol() {
+        let text = include_str!("../../../../../docs/protocol.md");
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let example = Message::Health(Health {
+            term: Term::new(3),
+            ..health()
+        });
+        let bytes = example.encode();
+        let shown: Vec<_> = bytes[..44]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert!(text.contains(&shown.join(" ")), "{shown:?}");
+    }
+
+    #[test]
     fn what_is_not_known_is_refused() {
         let good = Message::Claim(introduction()).encode();
         let with = |at: usize, byte: u8| {

@@ -47,7 +47,7 @@ fn knows(store: StoreId, room_name: &str, at: Position) -> Hello {
         known_store: store,
         known_heads: KnownHeads {
             term: Term::new(1),
-            heads: vec![KnownHead { room, at }],
+            heads: Box::new([KnownHead { room, at }]),
         },
         ..hello("ann")
     }

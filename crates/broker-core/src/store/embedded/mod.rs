@@ -30,7 +30,7 @@ pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
-use inbox::{Inbox, Request};
+use inbox::{Done, Inbox, Request};
 use shared::{Attempt, Shared};
 use threads::Threads;
 
@@ -201,6 +201,15 @@ impl<S: Storage> EmbeddedStore<S> {
         if let Some(threads) = threads {
             threads.join();
         }
+    }
+
+    /// Leaves little for the next leader to read, while this one goes on serving: the log goes on in
+    /// a new segment, which begins with a checkpoint. `done` is called on the writer's thread, also
+    /// when there was nothing to do; it is dropped when the store is closed first.
+    pub fn shorten_replay(&self, done: impl FnOnce() + Send + 'static) {
+        self.shared.inbox.push(Request::Shorten {
+            done: Done(Box::new(done)),
+        });
     }
 
     /// What the writer's thread is doing, for those who must not wait for it.

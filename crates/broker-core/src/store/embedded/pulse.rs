@@ -42,7 +42,7 @@ impl Pulse {
     }
 
     /// The writer begins something that may wait for the disk.
-    pub(super) fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let entered = self.now().saturating_add(1);
         self.entered.store(entered, Ordering::Relaxed);
     }

@@ -8,5 +8,6 @@ mod random;
 mod requests;
 mod sending;
 mod served;
+mod silence;
 mod subscribing;
 mod window;
