@@ -17,7 +17,7 @@ pub const PRODUCER: u16 = 1;
 /// Frame key, in publish: the u64 seq that the room's head must have for the publish to be stored.
 pub const EXPECTED_HEAD: u16 = 2;
 
-/// Frame key, in hello: the newest place of each room that the client knows to be stored, see [`KnownHead`](crate::KnownHead).
+/// Frame key, in hello: the newest places that the client knows to be stored, see [`KnownHeads`](crate::KnownHeads).
 pub const KNOWN_HEADS: u16 = 3;
 
 /// Message key, reserved: media type of the payload.

@@ -115,7 +115,7 @@ const _: () = assert!(
         + (4 + KNOWN_HEADS_BYTES_MAX)
         <= HELLO_BYTES_MAX
 );
-const _: () = assert!(KNOWN_HEADS_BYTES_MAX >= ROOM_NAME_BYTES_MAX + 17);
+const _: () = assert!(KNOWN_HEADS_BYTES_MAX >= 8 + ROOM_NAME_BYTES_MAX + 17);
 // A full answer to a listing and an ack of everything outstanding fit into one frame.
 const _: () =
     assert!(ROOM_LIST_MAX * (ROOM_NAME_BYTES_MAX + 33) + FRAME_HEAD_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -422,7 +422,7 @@ impl<S: Store> Session<S> {
             }
             Stage::Serving(store) => {
                 let store = Arc::clone(store);
-                if hello.known_heads.is_empty() {
+                if hello.known_heads.heads.is_empty() {
                     self.welcome(store, *hello);
                 } else {
                     self.verify(&store, hello);
@@ -449,7 +449,7 @@ impl<S: Store> Session<S> {
     fn verify(&mut self, store: &Arc<S>, mut hello: Box<Hello>) {
         let claims = Claims {
             store: hello.known_store,
-            heads: mem::take(&mut hello.known_heads),
+            known: mem::take(&mut hello.known_heads),
         };
         self.state = State::Verifying(hello);
         store.verify(&claims, &self.mailbox);

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use broker_proto::{KnownHead, Position, RoomName, Seq, StoreId};
+use broker_proto::{KnownHead, KnownHeads, Position, RoomName, Seq, StoreId, Term};
 
 use super::RoomTable;
 
@@ -15,8 +15,8 @@ use super::RoomTable;
 pub struct Claims {
     /// The store that the peer knows; [`StoreId::NONE`] if it does not say.
     pub store: StoreId,
-    /// The newest message that it knows of each room.
-    pub heads: Vec<KnownHead>,
+    /// The newest message that it knows of each room, and the last leader it heard of.
+    pub known: KnownHeads,
 }
 
 /// A message that somebody has seen acknowledged or delivered, and the store does not have.
@@ -29,6 +29,8 @@ pub struct Loss {
     /// The room's epoch here and the last seq up to which its history is the one that the peer knows; `None` when the room does
     /// not exist.
     pub have: Option<Position>,
+    /// Whether the room has messages beyond that: others, in the place of those that the peer knows.
+    pub goes_on: bool,
 }
 
 impl fmt::Display for Loss {
@@ -37,21 +39,13 @@ impl fmt::Display for Loss {
         write!(f, "room {room} had message {}", expected.seq)?;
         match self.have {
             None => f.write_str(" and does not exist"),
-            Some(have) if have.epoch == expected.epoch => {
-                write!(f, ", its history ends at {}", have.seq)
+            Some(have) if have.seq.is_none() => {
+                write!(f, ", its history is another, epoch {}", have.epoch)
             }
-            Some(have) if !have.seq.is_none() => {
-                write!(
-                    f,
-                    ", its history goes on after {} as another, epoch {}",
-                    have.seq, have.epoch
-                )
+            Some(have) if self.goes_on => {
+                write!(f, ", its history goes on after {} as another", have.seq)
             }
-            Some(have) => write!(
-                f,
-                " of epoch {}, its history is another, epoch {}",
-                expected.epoch, have.epoch
-            ),
+            Some(have) => write!(f, ", its history ends at {}", have.seq),
         }
     }
 }
@@ -61,32 +55,56 @@ impl fmt::Display for Loss {
 /// Epochs are drawn at random, so one that is known here proves that the peer means this history, also under another store's
 /// identity (a copy draws a new one). Without that proof an unknown room is a loss only to a peer that knows this very store: any
 /// other may just have come to the wrong door.
-pub(crate) fn losses(rooms: &RoomTable, store: StoreId, claims: &Claims) -> Vec<Loss> {
-    let same_store = claims.store == store;
-    let lost = |known: &KnownHead| lost(rooms, same_store, known);
-    claims.heads.iter().filter_map(lost).collect()
+///
+/// A leader knows the heads with which it began. What a peer has seen under an earlier term was stored by then, so messages that
+/// were stored since cannot hide that it is gone.
+pub(crate) fn losses(
+    rooms: &RoomTable,
+    (store, term): (StoreId, Term),
+    claims: &Claims,
+) -> Vec<Loss> {
+    let judge = Judge {
+        rooms,
+        same_store: claims.store == store,
+        from_before: claims.known.term < term,
+    };
+    let heads = claims.known.heads.iter();
+    heads.filter_map(|known| judge.lost(known)).collect()
 }
 
-fn lost(rooms: &RoomTable, same_store: bool, known: &KnownHead) -> Option<Loss> {
-    let loss = |have| Loss {
-        room: known.room.clone(),
-        expected: known.at,
-        have,
-    };
-    let Some((id, slot)) = rooms.find(&known.room) else {
-        return same_store.then(|| loss(None));
-    };
-    let upto = if slot.epoch == known.at.epoch {
-        slot.head
-    } else {
-        let parent = rooms.parent(id);
-        match parent.filter(|parent| parent.epoch == known.at.epoch) {
+struct Judge<'a> {
+    rooms: &'a RoomTable,
+    same_store: bool,
+    /// Whether all that the peer knows was stored before this leader began.
+    from_before: bool,
+}
+
+impl Judge<'_> {
+    fn lost(&self, known: &KnownHead) -> Option<Loss> {
+        let loss = |have, goes_on| Loss {
+            room: known.room.clone(),
+            expected: known.at,
+            have,
+            goes_on,
+        };
+        let Some((id, slot)) = self.rooms.find(&known.room) else {
+            return self.same_store.then(|| loss(None, false));
+        };
+        let parent = self.rooms.parent(id);
+        let parent = parent.filter(|parent| parent.epoch == known.at.epoch);
+        let upto = match parent {
+            _ if slot.epoch == known.at.epoch && self.from_before => {
+                self.rooms.head_at_begin(id)?
+            }
+            _ if slot.epoch == known.at.epoch => slot.head,
             Some(parent) => parent.fork,
-            None if same_store => Seq::NONE,
+            None if self.same_store => Seq::NONE,
             None => return None,
-        }
-    };
-    (known.at.seq > upto).then(|| loss(Some(Position::new(slot.epoch, upto))))
+        };
+        let goes_on = slot.head > upto || slot.epoch != known.at.epoch;
+        let have = Position::new(slot.epoch, upto);
+        (known.at.seq > upto).then(|| loss(Some(have), goes_on))
+    }
 }
 
 #[cfg(test)]
@@ -121,15 +139,22 @@ mod tests {
         rooms
     }
 
-    /// What is said to a peer that knows this.
-    fn said(store: StoreId, room: &str, epoch: u64, seq: u64) -> Option<String> {
-        let known = KnownHead {
+    const NOW: Term = Term::new(5);
+
+    /// What is said to a peer of this term that knows this.
+    fn said_in(rooms: &RoomTable, term: Term, claim: (StoreId, &str, u64, u64)) -> Option<String> {
+        let (store, room, epoch, seq) = claim;
+        let heads = Box::new([KnownHead {
             room: RoomName::parse(room).unwrap(),
             at: Position::new(Epoch::new(epoch), Seq::new(seq)),
-        };
-        let heads = vec![known];
-        let lost = losses(&table(), HERE, &Claims { store, heads });
+        }]);
+        let known = KnownHeads { term, heads };
+        let lost = losses(rooms, (HERE, NOW), &Claims { store, known });
         lost.first().map(ToString::to_string)
+    }
+
+    fn said(store: StoreId, room: &str, epoch: u64, seq: u64) -> Option<String> {
+        said_in(&table(), NOW, (store, room, epoch, seq))
     }
 
     #[test]
@@ -152,6 +177,29 @@ mod tests {
             let start = "room ops had message 61, its history goes on after 60 as another";
             assert!(text.starts_with(start), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_stored_since_does_not_stand_in_for_what_is_gone() {
+        let mut rooms = table();
+        rooms.begin_term();
+        let id = RoomId::new(1);
+        rooms.get_mut(id).unwrap().head = Seq::new(150);
+        let (before, claim) = (Term::new(4), |seq| (HERE, "ops", 20, seq));
+        assert_eq!(said_in(&rooms, before, claim(100)), None);
+        assert_eq!(
+            said_in(&rooms, before, claim(101)).unwrap(),
+            "room ops had message 101, its history goes on after 100 as another"
+        );
+        // Under this leader it may have seen them itself.
+        assert_eq!(said_in(&rooms, NOW, claim(150)), None);
+        assert!(said_in(&rooms, NOW, claim(151)).is_some());
+        // A room that this leader has made was there before to nobody.
+        let mut fresh = RoomTable::default();
+        fresh.begin_term();
+        assert!(fresh.insert(id, table().get(id).unwrap().clone()));
+        assert_eq!(said_in(&fresh, NOW, claim(100)), None);
+        assert!(said_in(&fresh, before, claim(1)).is_some());
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Store for MemoryStore {
     }
 
     fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
-        let losses = losses(&lock(&self.inner).rooms, self.store, claims);
+        let losses = losses(&lock(&self.inner).rooms, (self.store, Term::new(1)), claims);
         to.post(Notice::Verified { losses });
     }
 

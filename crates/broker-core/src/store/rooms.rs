@@ -53,6 +53,8 @@ pub(crate) struct RoomTable {
     slots: Vec<RoomSlot>,
     by_name: HashMap<RoomName, RoomId>,
     parents: HashMap<RoomId, Parent>,
+    /// The heads with which this leader began; `None` where nothing outlives a leader.
+    began: Option<Vec<Seq>>,
 }
 
 /// Where a read begins.
@@ -90,6 +92,24 @@ impl RoomTable {
     pub(crate) fn find(&self, name: &RoomName) -> Option<(RoomId, &RoomSlot)> {
         let id = self.id(name)?;
         Some((id, self.get(id)?))
+    }
+
+    /// Remembers the heads as they are: what an earlier leader has acknowledged lies below them.
+    pub(crate) fn begin_term(&mut self) {
+        self.began = Some(self.slots.iter().map(|slot| slot.head).collect());
+    }
+
+    /// The head with which this leader began; the present one where nobody led before.
+    pub(crate) fn head_at_begin(&self, id: RoomId) -> Option<Seq> {
+        let head = self.get(id)?.head;
+        let Some(began) = &self.began else {
+            return Some(head);
+        };
+        Some(
+            index(id)
+                .and_then(|at| began.get(at).copied())
+                .unwrap_or(Seq::NONE),
+        )
     }
 
     pub(crate) fn parent(&self, id: RoomId) -> Option<Parent> {

@@ -9,8 +9,8 @@ use broker_core::net::{Server, ServerConfig};
 use broker_core::store::MemoryStore;
 use broker_proto::limits::FRAME_BYTES_MAX;
 use broker_proto::{
-    Credit, Decoder, Deliver, Error, ErrorCode, Frame, Goodbye, Hello, ProducerId, Publish,
-    RoomName, SenderName, StartAt, StoreId, Subscribe, Welcome,
+    Credit, Decoder, Deliver, Error, ErrorCode, Frame, Goodbye, Hello, KnownHeads, ProducerId,
+    Publish, RoomName, SenderName, StartAt, StoreId, Subscribe, Welcome,
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -50,7 +50,7 @@ pub(crate) fn hello(sender: &str) -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
-        known_heads: Vec::new(),
+        known_heads: KnownHeads::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use super::head::{Parts, Wire, clip, put_head, put_plain};
-use super::known_head::{self, KnownHead};
+use super::known_head::{self, KnownHeads};
 use crate::decode::DecodeError;
 use crate::extension::KNOWN_HEADS;
 use crate::id::{ProducerId, StoreId};
@@ -28,9 +28,8 @@ pub struct Hello {
     pub known_store: StoreId,
     /// Random bytes, for a later authentication.
     pub nonce: [u8; 16],
-    /// Newest places that the client knows to be stored, of the rooms it used last, the last first: at most 64, and of 3,584
-    /// bytes together. What does not fit is not sent. A broker whose store does not reach so far says so and does not welcome.
-    pub known_heads: Vec<KnownHead>,
+    /// What the client knows to be stored. A broker whose store does not reach so far says so and does not welcome.
+    pub known_heads: KnownHeads,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,7 +68,7 @@ impl Wire for Hello {
             .find(|entry| entry.key == KNOWN_HEADS);
         let known_heads = match heads {
             Some(entry) => known_head::decode(&parts, entry.value)?,
-            None => Vec::new(),
+            None => KnownHeads::default(),
         };
         Ok(Self {
             build: parts.text(header.build, BUILD_BYTES_MAX)?,

@@ -4,10 +4,11 @@
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
     AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, KnownHead, Level, ListRooms, Micros, Page, Ping, Pong, Position,
-    ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName,
-    SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView, Starting, Status,
-    StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, extension, publish, record,
+    GetStatus, Goodbye, Hello, KnownHead, KnownHeads, Level, ListRooms, Micros, Page, Ping, Pong,
+    Position, ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList,
+    RoomName, SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView,
+    Starting, Status, StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, extension,
+    publish, record,
 };
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -163,13 +164,15 @@ fn records() -> impl Strategy<Value = (Bytes, u32)> {
     })
 }
 
-fn known_heads() -> impl Strategy<Value = Vec<KnownHead>> {
-    vec((rooms(), 1_u64.., 1_u64..), 0..4).prop_map(|heads| {
+fn known_heads() -> impl Strategy<Value = KnownHeads> {
+    (any::<u64>(), vec((rooms(), 1_u64.., 1_u64..), 0..4)).prop_map(|(term, heads)| {
         let head = |(room, epoch, seq)| KnownHead {
             room,
             at: Position::new(Epoch::new(epoch), Seq::new(seq)),
         };
-        heads.into_iter().map(head).collect()
+        let term = Term::new(if heads.is_empty() { 0 } else { term });
+        let heads = heads.into_iter().map(head).collect();
+        KnownHeads { term, heads }
     })
 }
 

@@ -4,10 +4,10 @@
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
     Ack, AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, KnownHead, Level, ListRooms, Micros, Page, Ping, Pong, Position,
-    ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName,
-    SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status, StoreId,
-    Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, record,
+    GetStatus, Goodbye, Hello, KnownHead, KnownHeads, Level, ListRooms, Micros, Page, Ping, Pong,
+    Position, ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList,
+    RoomName, SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status,
+    StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, record,
 };
 use bytes::Bytes;
 
@@ -49,17 +49,20 @@ pub(crate) fn hello() -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0xc0; 16],
-        known_heads: Vec::new(),
+        known_heads: KnownHeads::default(),
     }
 }
 
 pub(crate) fn hello_again() -> Hello {
     Hello {
         known_store: STORE,
-        known_heads: vec![KnownHead {
-            room: room(),
-            at: Position::new(EPOCH, Seq::new(8)),
-        }],
+        known_heads: KnownHeads {
+            term: Term::new(3),
+            heads: Box::new([KnownHead {
+                room: room(),
+                at: Position::new(EPOCH, Seq::new(8)),
+            }]),
+        },
         ..hello()
     }
 }

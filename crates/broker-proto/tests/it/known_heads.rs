@@ -6,7 +6,8 @@
 )]
 
 use broker_proto::{
-    Epoch, Frame, Hello, KnownHead, Position, RoomName, Seq, decode, extension, limits,
+    Epoch, Frame, Hello, KnownHead, KnownHeads, Position, RoomName, Seq, Term, decode, extension,
+    limits,
 };
 use bytes::BytesMut;
 
@@ -20,7 +21,11 @@ fn head(room: &str, epoch: u64, seq: u64) -> KnownHead {
 }
 
 /// A hello whose texts are as long as they may be.
-fn full(known_heads: Vec<KnownHead>) -> Hello {
+fn full(heads: Vec<KnownHead>) -> Hello {
+    let known_heads = KnownHeads {
+        term: Term::new(u64::MAX),
+        heads: heads.into(),
+    };
     Hello {
         build: "b".repeat(limits::BUILD_BYTES_MAX),
         sender: "s".repeat(limits::SENDER_NAME_BYTES_MAX).parse().unwrap(),
@@ -40,8 +45,13 @@ fn heard(hello: Hello) -> Hello {
     }
 }
 
+/// The refusal of these entries.
+fn refusal(entries: &[u8]) -> String {
+    refusal_of(&[&[7, 0, 0, 0, 0, 0, 0, 0], entries].concat())
+}
+
 /// The refusal of an extension with this value.
-fn refusal(value: &[u8]) -> String {
+fn refusal_of(value: &[u8]) -> String {
     let mut plain = BytesMut::new();
     Frame::from(examples::hello()).encode(&mut plain);
     let mut list = Vec::new();
@@ -70,7 +80,7 @@ fn entry(room: &str, epoch: u64, seq: u64) -> Vec<u8> {
 fn the_first_sixty_four_are_sent() {
     let heads: Vec<_> = (1..=100).map(|seq| head("a", 7, seq)).collect();
     let heard = heard(full(heads.clone()));
-    assert_eq!(heard.known_heads, heads[..limits::KNOWN_HEADS_MAX]);
+    assert_eq!(*heard.known_heads.heads, heads[..limits::KNOWN_HEADS_MAX]);
 }
 
 #[test]
@@ -79,13 +89,13 @@ fn long_names_leave_the_last_out_and_the_hello_within_its_limit() {
     let heads: Vec<_> = (0..64).map(long).collect();
     let heard = heard(full(heads.clone()));
     let fit = limits::KNOWN_HEADS_BYTES_MAX / (128 + 17);
-    assert_eq!(heard.known_heads, heads[..fit]);
+    assert_eq!(*heard.known_heads.heads, heads[..fit]);
 }
 
 #[test]
 fn the_brokers_own_rooms_may_be_named() {
     let heads = vec![head("@ann", 1, 2), head("$x", 3, 4)];
-    assert_eq!(heard(full(heads.clone())).known_heads, heads);
+    assert_eq!(*heard(full(heads.clone())).known_heads.heads, heads);
 }
 
 #[test]
@@ -98,6 +108,7 @@ fn what_is_malformed_is_refused() {
             "{cut}"
         );
     }
+    assert_eq!(refusal_of(&[1; 7]), "hello: the known heads have no term");
     let text = refusal(&entry("tea", 0, 2));
     assert_eq!(text, "hello: a known head has no epoch or no seq");
     assert_eq!(refusal(&entry("tea", 1, 0)), text);

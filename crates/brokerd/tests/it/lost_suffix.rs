@@ -279,6 +279,39 @@ fn what_was_under_way_is_unknown_and_never_stored_again() {
     });
 }
 
+/// Others may fill the rooms again before a client that saw more is back. Its own runtime stands still meanwhile, like a laptop
+/// that sleeps.
+#[test]
+fn what_others_stored_since_does_not_hide_the_loss() {
+    let mut world = World::new();
+    let sleeper = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let ann = sleeper.block_on(async {
+        let ann = world.client("ann").await;
+        send(&ann, KEPT).await;
+        ann
+    });
+    let saved = world.saved();
+    sleeper.block_on(async { assert_eq!(send(&ann, LOST).await, KEPT + LOST) });
+    world.end(End::Killed);
+    world.roll_back(&saved);
+    world.start();
+    block_on(async {
+        let bob = world.client("bob").await;
+        assert_eq!(send(&bob, 2 * LOST).await, KEPT + 2 * LOST);
+        assert_eq!(world.alarms().await, 0, "nobody knows of it yet");
+    });
+    sleeper.block_on(async {
+        let error = ann.room("lobby").unwrap().send("x").await.unwrap_err();
+        assert_lost(&error);
+        let words = "its history goes on after 10 as another";
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(world.alarms().await, 1);
+    });
+}
+
 /// Copies the store's files, into files of their own.
 fn copy(from: &Path, to: &Path) {
     for (path, bytes) in files(from) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use broker_core::StartAt;
 use broker_proto::{
-    ErrorCode, Frame, Hello, Ping, ProducerId, Publish, PublishExtensions, RoomName, SenderName,
-    StoreId, Subscribe, decode, limits,
+    ErrorCode, Frame, Hello, KnownHeads, Ping, ProducerId, Publish, PublishExtensions, RoomName,
+    SenderName, StoreId, Subscribe, decode, limits,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -21,7 +21,7 @@ fn hello() -> Frame {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
-        known_heads: Vec::new(),
+        known_heads: KnownHeads::default(),
     })
 }
 

@@ -407,10 +407,14 @@ fn a_leader_of_another_build_is_named_by_it() {
         successor: String::new(),
     };
     lock.publish(&holder).unwrap();
-    let (code, words) = place.refused(&["--listen", "127.0.0.1:0"]);
-    assert_eq!(code, Some(75), "{words}");
+    let config = Config::new(place.store())
+        .timeout(Duration::from_millis(300))
+        .sender("app");
+    let error = block_on(Node::join(config)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
     let named = format!("pid {} (brokerd 99.0.0)", std::process::id());
-    assert_says(&words, &[&named, "127.0.0.1:1"]);
+    assert_says(&cause, &["is held by", &named, "127.0.0.1:1"]);
     assert!(log(&place.store()) == before, "the log was changed");
 }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
-use broker_proto::{Decoder, ErrorCode, Frame, Hello, ProducerId, StoreId, Term, Welcome};
+use broker_proto::{
+    Decoder, ErrorCode, Frame, Hello, KnownHeads, ProducerId, StoreId, Term, Welcome,
+};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -74,7 +76,7 @@ pub(super) async fn greet(
         .with_source(error)
         .retryable()
     };
-    let hello = hello(shared, producer, known.store);
+    let hello = hello(shared, producer, known);
     patiently(shared, patience, stream.write_all(&hello))
         .await
         .ok_or_else(silent)?
@@ -114,15 +116,19 @@ fn note_failure(shared: &Shared, error: &io::Error) {
     }
 }
 
-fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMut {
+fn hello(shared: &Shared, producer: ProducerId, known: Known) -> BytesMut {
     let mut bytes = BytesMut::new();
-    let known_heads = shared.core().known_heads();
+    let heads = shared.core().known_heads().into();
+    let known_heads = KnownHeads {
+        term: known.term,
+        heads,
+    };
     let hello = Hello {
         build: shared.config.build_name().to_owned(),
         sender: shared.sender.clone(),
         producer,
         feature_level: FEATURE_LEVEL,
-        known_store,
+        known_store: known.store,
         nonce: shared.config.bytes_16(),
         known_heads,
     };

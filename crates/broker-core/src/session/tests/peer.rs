@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use broker_proto::limits::FRAME_BYTES_MAX;
 use broker_proto::{
-    Credit, Error, ErrorCode, Frame, Hello, Kind, Message, ProducerId, Publish, PublishExtensions,
-    RoomName, SenderName, StartAt, StoreId, Subscribe, Subscribed, Welcome, decode,
+    Credit, Error, ErrorCode, Frame, Hello, Kind, KnownHeads, Message, ProducerId, Publish,
+    PublishExtensions, RoomName, SenderName, StartAt, StoreId, Subscribe, Subscribed, Welcome,
+    decode,
 };
 use bytes::BytesMut;
 
@@ -49,7 +50,7 @@ pub(super) fn hello(sender: &str) -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
-        known_heads: Vec::new(),
+        known_heads: KnownHeads::default(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! A hello that states what the peer knows to be stored: compared before anything else happens.
 
 use broker_proto::{
-    Ack, Epoch, ErrorCode, Frame, Goodbye, Hello, KnownHead, Ping, Pong, Position, Publish, Seq,
-    StoreId, Welcome,
+    Ack, Epoch, ErrorCode, Frame, Goodbye, Hello, KnownHead, KnownHeads, Ping, Pong, Position,
+    Publish, Seq, StoreId, Term, Welcome,
 };
 
 use super::peer::{Peer, hello, room, terms};
@@ -45,7 +45,10 @@ fn knows(store: StoreId, room_name: &str, at: Position) -> Hello {
     let room = room(room_name);
     Hello {
         known_store: store,
-        known_heads: vec![KnownHead { room, at }],
+        known_heads: KnownHeads {
+            term: Term::new(1),
+            heads: Box::new([KnownHead { room, at }]),
+        },
         ..hello("ann")
     }
 }
@@ -104,7 +107,10 @@ fn many_losses_are_told_in_few_words() {
     };
     let known = Hello {
         known_store: store.info().store,
-        known_heads: (0..20).map(long).collect(),
+        known_heads: KnownHeads {
+            term: Term::new(1),
+            heads: (0..20).map(long).collect(),
+        },
         ..hello("ann")
     };
     let text = alarm(ann.say(known));

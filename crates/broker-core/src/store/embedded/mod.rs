@@ -142,10 +142,12 @@ impl<S: Storage> EmbeddedStore<S> {
         } else {
             writer.end()
         };
+        let mut rooms = found.state.rooms;
+        rooms.begin_term();
         let shared = Arc::new(Shared::new(
             inbox,
             config.tail_bytes_max,
-            found.state.rooms,
+            rooms,
             segments,
             writer.end(),
             found.state.damaged,
@@ -433,7 +435,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
     }
 
     fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
-        let losses = losses(&read(&self.shared.rooms), self.store, claims);
+        let losses = losses(&read(&self.shared.rooms), (self.store, self.term), claims);
         to.post(Notice::Verified { losses });
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_proto::{ErrorCode, Goodbye, Kind, Position, Seq, StoreId};
 
-use super::peer::{EPOCH, Listener, Peer, STORE, connected};
+use super::peer::{EPOCH, Listener, Peer, STORE, connected, welcome};
 use crate::net::client::{ErrorKind, StartAt, State};
 
 /// What a hello says: rooms and seqs, all of the one epoch.
@@ -12,6 +12,7 @@ fn known(peer: &Peer) -> Vec<(String, u64)> {
     let hello = peer.hello.as_ref().unwrap();
     hello
         .known_heads
+        .heads
         .iter()
         .map(|head| {
             assert_eq!(head.at.epoch, EPOCH);
@@ -60,6 +61,8 @@ async fn acks_are_remembered_the_last_used_room_first() {
     let peer = listener.welcome().await;
     assert_eq!(peer.hello.as_ref().unwrap().known_store, STORE);
     assert_eq!(known(&peer), [("tea".to_owned(), 5), ("ops".to_owned(), 7)]);
+    let term = peer.hello.as_ref().unwrap().known_heads.term;
+    assert_eq!(term, welcome().term, "of the last leader that welcomed it");
 }
 
 #[tokio::test(start_paused = true)]
