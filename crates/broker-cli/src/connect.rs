@@ -183,6 +183,8 @@ fn exit_of(error: &Error) -> Exit {
         ErrorKind::Auth | ErrorKind::TooLarge | ErrorKind::OutcomeUnknown => Exit::Refused,
         ErrorKind::Timeout => Exit::TimedOut,
         ErrorKind::Refused(code) => exit_of_code(code),
+        // Messages that were promised to be kept are gone: no refusal, a failure of the broker's disk.
+        ErrorKind::LostSuffix => Exit::Protocol,
         _ => Exit::Protocol,
     }
 }

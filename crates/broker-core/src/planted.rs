@@ -28,11 +28,20 @@ pub(crate) enum Bug {
     LockDroppedBeforeLastWrite,
     /// Leads when nobody listens, whoever holds the lock.
     PortAsArbiter,
+    /// A client gives a publish a new number when it sends it again on a new connection.
+    #[cfg(feature = "net")]
+    ResendUnderNewNumber,
+    /// A client resumes a subscription one message after its place, and believes that this is its place.
+    #[cfg(feature = "net")]
+    ResumeOneLate,
+    /// A client says that a message was not sent although it was.
+    #[cfg(feature = "net")]
+    SentSaidUnsent,
 }
 
 #[cfg(broker_planted_bugs)]
 impl Bug {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: &'static [(Self, &'static str)] = &[
         (Self::AckBeforeSync, "ack_before_sync"),
         (Self::NoDirectorySync, "no_directory_sync"),
         (Self::SyncAgainAfterError, "sync_again_after_error"),
@@ -50,6 +59,12 @@ impl Bug {
             "lock_dropped_before_last_write",
         ),
         (Self::PortAsArbiter, "port_as_arbiter"),
+        #[cfg(feature = "net")]
+        (Self::ResendUnderNewNumber, "resend_under_new_number"),
+        #[cfg(feature = "net")]
+        (Self::ResumeOneLate, "resume_one_late"),
+        #[cfg(feature = "net")]
+        (Self::SentSaidUnsent, "sent_said_unsent"),
     ];
 }
 
@@ -61,9 +76,9 @@ pub(crate) fn planted(bug: Bug) -> bool {
     let chosen = CHOSEN.get_or_init(|| {
         let name = std::env::var("BROKER_PLANTED_BUG").ok()?;
         Bug::ALL
-            .into_iter()
+            .iter()
             .find(|(_, known)| *known == name)
-            .map(|(bug, _)| bug)
+            .map(|(bug, _)| *bug)
     });
     *chosen == Some(bug)
 }

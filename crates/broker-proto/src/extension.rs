@@ -17,6 +17,9 @@ pub const PRODUCER: u16 = 1;
 /// Frame key, in publish: the u64 seq that the room's head must have for the publish to be stored.
 pub const EXPECTED_HEAD: u16 = 2;
 
+/// Frame key, in hello: the newest place of each room that the client knows to be stored, see [`KnownHead`](crate::KnownHead).
+pub const KNOWN_HEADS: u16 = 3;
+
 /// Message key, reserved: media type of the payload.
 pub const CONTENT_TYPE: u16 = 1;
 /// Message key, reserved: the message that this one answers.

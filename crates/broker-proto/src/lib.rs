@@ -43,6 +43,7 @@ pub use frame::deliver::{self, Deliver};
 pub use frame::error::Error;
 pub use frame::goodbye::Goodbye;
 pub use frame::hello::{Hello, Starting, Welcome};
+pub use frame::known_head::KnownHead;
 pub use frame::ping::{Ping, Pong};
 pub use frame::publish::{self, Publish, PublishEntry, PublishExtensions};
 pub use frame::read::{Page, Read};

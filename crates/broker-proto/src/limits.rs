@@ -87,6 +87,12 @@ pub const PING_AFTER_SECS: u64 = 15;
 /// Seconds that a ping may stay unanswered before the connection is closed.
 pub const PING_UNANSWERED_SECS_MAX: u64 = 60;
 
+/// Most rooms whose newest known place a hello may state.
+pub const KNOWN_HEADS_MAX: usize = 64;
+
+/// Most bytes that they take in it.
+pub const KNOWN_HEADS_BYTES_MAX: usize = 3584;
+
 /// Seconds that a new connection has for its hello.
 pub const HELLO_SECS_MAX: u64 = 5;
 
@@ -101,6 +107,15 @@ const _: () = assert!(FRAME_HEAD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(MESSAGE_HEAD_BYTES_MAX <= u16::MAX as usize);
 // Lengths of names are one byte in the bodies of acks and room lists, and one byte as a varint in message heads.
 const _: () = assert!(ROOM_NAME_BYTES_MAX <= u8::MAX as usize && SENDER_NAME_BYTES_MAX < 128);
+// A full hello: kind, mark and version, head length; the header with two texts, three times 16 bytes and a level; the known heads.
+const _: () = assert!(
+    9 + (1 + BUILD_BYTES_MAX)
+        + (1 + SENDER_NAME_BYTES_MAX)
+        + (3 * 16 + 5)
+        + (4 + KNOWN_HEADS_BYTES_MAX)
+        <= HELLO_BYTES_MAX
+);
+const _: () = assert!(KNOWN_HEADS_BYTES_MAX >= ROOM_NAME_BYTES_MAX + 17);
 // A full answer to a listing and an ack of everything outstanding fit into one frame.
 const _: () =
     assert!(ROOM_LIST_MAX * (ROOM_NAME_BYTES_MAX + 33) + FRAME_HEAD_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -188,8 +188,12 @@ fn at_every_moment(scene: &mut Scene, explored: &mut Explored) -> Result<(), Bro
     cut_off(&last, &mut scene.clone(), explored, "the end")
 }
 
-/// Now and then the leader closes the store and another one opens it.
+/// Now and then the leader closes the store and another one opens it; now and
+/// then, whether it leaves or stays, it leaves less to read for the next one.
 fn act_or_restart(rig: &mut Rig, scene: &mut Scene, disk: &SimDisk, act: u64) -> Verdict {
+    if act % 5 == 4 {
+        rig.store.shorten_replay(|| {});
+    }
     if act > 0 && scene.rng.chance(1, 12) {
         rig.engine.close();
         rig.answers(&mut scene.ledger)?;

@@ -1,18 +1,29 @@
-//! Simulated surroundings for testing the broker: a hostile disk, and numbers that repeat for a seed. Not published.
+//! Surroundings for testing the broker: a hostile disk, a hostile network and numbers that repeat for a seed, and fleets of real
+//! processes that are killed. Not published.
 //!
-//! On them the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`rot`] damages what was
-//! stored, and the [`oracle`] knows what must be true all the same. What to run, and for how long:
+//! On the simulated disk the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`rot`]
+//! damages what was stored, and the [`oracle`] knows what must be true all the same. [`net_sim`] puts server and clients on the
+//! network. A [`fleet`] starts [`agent`]s as real processes, which write down what they do and see; their [`history`] is checked as
+//! a whole. What to run, and for how long:
 //!
 //! ```text
 //! cargo test -p broker-sim                                      seconds; prints seed and number of states
 //! BROKER_SIM_STATES=1000000 BROKER_SIM_STRIKES=100000 BROKER_SEED=7 cargo test -p broker-sim --test it -- --nocapture
+//! BROKER_NET_SEEDS=20000 BROKER_SEED=7 cargo test -p broker-sim --test it net_sim -- --nocapture
+//! BROKER_TAKEOVER_KILLS=3000 BROKER_STAMPEDE_ROUNDS=1000 cargo test -p broker-sim --test it -- --nocapture takeover stampede
+//! cargo run --release -p broker-sim --bin takeover              kills leaders and prints how long nobody was answered
 //! cargo run -p broker-sim --bin planted                         plants bugs and shows which test catches each
 //! ```
 //!
-//! **Invariant:** nothing in this library reads a clock, asks for real random numbers or touches a real disk; a seed repeats any run.
+//! **Invariant:** outside [`agent`], [`fleet`] and the files of [`history`] nothing in this library reads a clock, asks for real
+//! random numbers or touches a real disk or network; there a seed repeats any run.
 
+pub mod agent;
 pub mod crash_matrix;
 pub mod disk;
+pub mod fleet;
+pub mod history;
+pub mod net_sim;
 pub mod oracle;
 pub mod rig;
 pub mod rng;

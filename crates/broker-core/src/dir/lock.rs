@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, OFlags};
 
 use super::block::Block;
+use super::keepers::explain;
 use super::{DirError, ExitClass, Holder, LOCK_NAME, StoreDir};
 use crate::planted::{Bug, planted};
 
@@ -61,6 +62,7 @@ impl Lock {
                 return Err(LockError::Held {
                     path: dir.lock_path(),
                     holder,
+                    explanation: None,
                 });
             }
             Err(TryLockError::Error(source)) => {
@@ -165,12 +167,14 @@ fn check_in_place(dir: &StoreDir, file: &File) -> Result<(), LockError> {
 #[non_exhaustive]
 pub enum LockError {
     /// Another process leads.
-    #[error("the store is in use: {path:?} is held by {}", holder.as_deref().map_or("another process".to_owned(), ToString::to_string))]
+    #[error("the store is in use: {path:?} is held by {}", shown(holder.as_deref(), explanation.as_deref()))]
     Held {
         /// The file `lock`.
         path: PathBuf,
-        /// Who, if it has said so.
+        /// Who, if it has said so. It may be gone, and another process keep the lock.
         holder: Option<Box<Holder>>,
+        /// Who keeps it, as the kernel tells, and what to do; see [`LockError::explained`].
+        explanation: Option<Box<str>>,
     },
     /// The path leads to another file by now.
     #[error(
@@ -190,7 +194,33 @@ pub enum LockError {
     },
 }
 
+/// Who holds the lock, in the best words there are.
+fn shown(holder: Option<&Holder>, explanation: Option<&str>) -> String {
+    match (explanation, holder) {
+        (Some(explanation), _) => explanation.to_owned(),
+        (None, Some(holder)) => holder.to_string(),
+        (None, None) => "another process".to_owned(),
+    }
+}
+
 impl LockError {
+    /// The same, with what the kernel tells of who keeps the lock. It looks at all processes of this user, so it is for an error that
+    /// a person will read.
+    #[must_use]
+    pub fn explained(self, dir: &StoreDir) -> Self {
+        match self {
+            Self::Held { path, holder, .. } => {
+                let explanation = explain(dir, holder.as_deref()).into_boxed_str();
+                Self::Held {
+                    path,
+                    holder,
+                    explanation: Some(explanation),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// How a daemon that meets this should end.
     #[must_use]
     pub fn exit_class(&self) -> ExitClass {

@@ -360,7 +360,7 @@ fn apply_checkpoint<S: Storage>(
     begin: LogPosition,
 ) -> Result<bool, RecoveryError> {
     for (header, end) in &recovered.segments {
-        if *end > begin {
+        if *end > begin && !recovered.state.checkpoint_is_whole {
             let mut scanner = Scanner::new(open(storage, header)?, header.base.max(begin), *end);
             in_file(
                 header,
@@ -410,6 +410,9 @@ fn replay<F: StorageFile>(
             }
             Step::Lost { .. } => {}
             Step::End => return Ok(()),
+        }
+        if matches!(pass, Pass::Checkpoint(_)) && state.checkpoint_is_whole {
+            return Ok(());
         }
         tell(scanner.at());
     }

@@ -161,6 +161,8 @@ pub(crate) struct LogWriter<S: Storage> {
     now: i64,
     /// Where the messages of the batch begin, if a copy of them is wanted.
     keep: Option<usize>,
+    /// The next batch begins a new segment, if that can be had.
+    rolls: bool,
 }
 
 /// A source of random numbers.
@@ -201,6 +203,7 @@ impl<S: Storage> LogWriter<S> {
             chance,
             now: 0,
             keep: None,
+            rolls: false,
         };
         if let Some((header, bytes)) = start.resume {
             let file = writer.storage.open(&header.name.file())?;
@@ -305,6 +308,11 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
+    /// Has the next batch begin a new segment.
+    pub(crate) fn roll(&mut self) {
+        self.rolls = self.active.is_some();
+    }
+
     /// Begins a batch of at most `bytes` bytes: chooses where it goes. It is built in
     /// [`Self::buffer`].
     ///
@@ -315,15 +323,21 @@ impl<S: Storage> LogWriter<S> {
         if self.failed {
             return Err(io::Error::other("the log is read-only after a disk error"));
         }
-        if bytes + MARK_BYTES as u64 <= self.remaining() {
-            self.target = Target::InPlace;
-            self.buf.truncate(self.carry);
-        } else {
-            let spare = self.take_spare(bytes)?;
+        let fits = bytes + MARK_BYTES as u64 <= self.remaining();
+        let spare = match (fits, std::mem::take(&mut self.rolls)) {
+            (true, false) => None,
+            // It is only a wish.
+            (true, true) => self.take_spare(bytes).ok(),
+            (false, _) => Some(self.take_spare(bytes)?),
+        };
+        if let Some(spare) = spare {
             let header = self.next_header(self.end);
             self.buf.clear();
             self.buf.extend_from_slice(&header.encode());
             self.target = Target::NewSegment { header, spare };
+        } else {
+            self.target = Target::InPlace;
+            self.buf.truncate(self.carry);
         }
         Ok(())
     }

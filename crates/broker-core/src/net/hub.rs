@@ -3,7 +3,7 @@
 //! A change of stage wakes every connection through its mailbox; between changes a connection looks
 //! at one atomic number and takes no lock.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(super) struct Hub<S: Store> {
     /// Stage and figures.
     figures: Arc<Figures<S>>,
     last_id: AtomicU64,
-    lines: Mutex<HashMap<SessionId, Arc<Line>>>,
+    /// In an order that a simulator can repeat.
+    lines: Mutex<BTreeMap<SessionId, Arc<Line>>>,
     /// A connection has ended, or has nothing under way any more.
     moved: Notify,
     connections_max: usize,
@@ -133,10 +134,10 @@ impl<S: Store> Hub<S> {
 
     /// Waits until no connection is left.
     pub(super) async fn empty(&self) {
-        self.when(HashMap::is_empty).await;
+        self.when(BTreeMap::is_empty).await;
     }
 
-    async fn when(&self, is: impl Fn(&HashMap<SessionId, Arc<Line>>) -> bool) {
+    async fn when(&self, is: impl Fn(&BTreeMap<SessionId, Arc<Line>>) -> bool) {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);

@@ -110,6 +110,19 @@ impl<S: Store> Server<S> {
     /// # Errors
     /// The system has no thread for it.
     pub fn start(config: ServerConfig) -> io::Result<Self> {
+        let (runtime, running) = start_runtime()?;
+        Ok(Self::build(config, runtime, Some(running)))
+    }
+
+    /// The same on a runtime that somebody else drives, such as a simulator, and that ends when its
+    /// owner says so: [`stop`](Self::stop) then ends nothing. Called on that runtime, whose clock
+    /// the server goes by.
+    #[must_use]
+    pub fn start_on(runtime: Handle, config: ServerConfig) -> Self {
+        Self::build(config, runtime, None)
+    }
+
+    fn build(config: ServerConfig, runtime: Handle, running: Option<Running>) -> Self {
         let pid = std::process::id();
         let ServerConfig {
             build,
@@ -126,15 +139,14 @@ impl<S: Store> Server<S> {
         let mut terms = Terms::new(build, pid, Arc::clone(&figures) as Arc<dyn Host>);
         terms.patience = patience;
         let hub = Hub::new(Arc::new(terms), Arc::clone(&figures), connections_max);
-        let (runtime, running) = start_runtime()?;
-        Ok(Self {
+        Self {
             hub,
             figures,
             runtime,
             accepting: watch::Sender::new(true),
             doors: Mutex::default(),
-            running: Mutex::new(Some(running)),
-        })
+            running: Mutex::new(running),
+        }
     }
 
     /// Accepts connections at a TCP port.

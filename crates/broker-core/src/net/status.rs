@@ -32,6 +32,8 @@ pub(super) struct Figures<S> {
     /// Counts the changes of the stage.
     pub(super) generation: AtomicU64,
     pub(super) connections: AtomicU64,
+    /// Clients that knew of messages that the store does not have.
+    lost_suffix_alarms: AtomicU64,
     pub(super) started: Instant,
     facts: RwLock<Facts>,
 }
@@ -42,6 +44,7 @@ impl<S: Store> Figures<S> {
             stage: RwLock::new(Stage::Starting(Progress::default())),
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            lost_suffix_alarms: AtomicU64::new(0),
             started: Instant::now(),
             facts: RwLock::new(facts),
         })
@@ -59,6 +62,10 @@ impl<S: Store> Figures<S> {
 }
 
 impl<S: Store> Host for Figures<S> {
+    fn lost_suffix(&self) {
+        self.lost_suffix_alarms.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn status(&self) -> String {
         let (stage, store) = match &*read(&self.stage) {
             Stage::Starting(_) => ("starting", None),
@@ -77,6 +84,8 @@ impl<S: Store> Host for Figures<S> {
         json.texts("warnings", &facts.warnings);
         json.number("uptime_seconds", self.started.elapsed().as_secs());
         json.number("connections", self.connections.load(Ordering::Relaxed));
+        let alarms = self.lost_suffix_alarms.load(Ordering::Relaxed);
+        json.number("lost_suffix_alarms", alarms);
         if let Some(store) = store {
             put_store(&mut json, &store.info());
         }

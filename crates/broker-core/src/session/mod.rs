@@ -8,7 +8,8 @@
 //!      +--------------------> Starting -----+    +------------------------------------> Closing
 //!                                store opens       (also from Greeting and Starting)
 //! ```
-//! A frame without an arrow here ends the session with `ErrorCode::UNEXPECTED_FRAME`. What a peer may
+//! With known places in the hello the store compares them first ([`Store::verify`](crate::store::Store::verify)); a loss leads to
+//! Closing. A frame without an arrow here ends the session with `ErrorCode::UNEXPECTED_FRAME`. What a peer may
 //! do after its hello exists only in `Ready`: there is no store to publish to before.
 //!
 //! A [`Session`] knows no sockets, no runtime and no clock. Its driver hands it decoded frames
@@ -23,6 +24,7 @@
 
 mod credit;
 mod liveness;
+mod losses;
 mod outbox;
 mod publishing;
 mod requests;

@@ -14,13 +14,14 @@ use broker_proto::{
 };
 
 use super::liveness::{Due, Liveness};
+use super::losses::{list, raise_alarm};
 use super::publishing::{Publisher, Publishing};
 use super::requests::{Large, Requests};
 use super::stage::{Farewell, Progress, Stage};
 use super::subscriptions::Subscriptions;
 use super::turn::{Fault, Turn};
 use super::{Outbox, Terms};
-use crate::store::{Mailbox, Notice, SessionId, Store};
+use crate::store::{Claims, Loss, Mailbox, Notice, SessionId, Store};
 use crate::sync::Arc;
 
 /// What a welcomed peer does.
@@ -46,6 +47,8 @@ enum State<S> {
     Greeting,
     /// The peer has said hello; the store is not open yet.
     Starting(Box<Hello>),
+    /// The peer has said what it knows to be stored; the store compares.
+    Verifying(Box<Hello>),
     /// The peer may do everything.
     Ready(Box<Ready<S>>),
     /// The last bytes leave; nothing that comes counts any more.
@@ -115,7 +118,10 @@ impl<S: Store> Session<S> {
     /// Whether the peer has said who it is.
     #[must_use]
     pub fn has_greeted(&self) -> bool {
-        matches!(self.state, State::Starting(_) | State::Ready(_))
+        matches!(
+            self.state,
+            State::Starting(_) | State::Verifying(_) | State::Ready(_)
+        )
     }
 
     /// Whether the session has ended; close the transport when the outbox is empty.
@@ -172,7 +178,7 @@ impl<S: Store> Session<S> {
                 }
                 other => Err(Fault::unexpected(other.kind(), "the first frame is hello")),
             },
-            State::Starting(_) => self.handle_early(now, &frame),
+            State::Starting(_) | State::Verifying(_) => self.handle_early(now, &frame),
             State::Ready(_) => self.handle_request(now, frame),
             State::Closing { .. } => Ok(()),
         };
@@ -213,6 +219,10 @@ impl<S: Store> Session<S> {
 
     /// The store said something.
     pub fn handle_notice(&mut self, now: Duration, notice: Notice) {
+        if let Notice::Verified { losses } = notice {
+            self.handle_verified(now, &losses);
+            return;
+        }
         let Some((activity, mut turn)) = self.ready(now) else {
             return;
         };
@@ -248,6 +258,7 @@ impl<S: Store> Session<S> {
             }
             Notice::Cursor { tag, result } => activity.requests.cursor(&mut turn, tag, result),
             Notice::Rooms { tag, result } => activity.requests.rooms(tag, result),
+            Notice::Verified { .. } => {}
         }
     }
 
@@ -411,7 +422,11 @@ impl<S: Store> Session<S> {
             }
             Stage::Serving(store) => {
                 let store = Arc::clone(store);
-                self.welcome(store, *hello);
+                if hello.known_heads.is_empty() {
+                    self.welcome(store, *hello);
+                } else {
+                    self.verify(&store, hello);
+                }
             }
             Stage::Draining(_) => {
                 let code = ErrorCode::GOING_AWAY;
@@ -427,6 +442,30 @@ impl<S: Store> Session<S> {
                 let farewell = farewell.clone();
                 self.leave(now, &farewell);
             }
+        }
+    }
+
+    /// To Verifying: nothing is taken from a peer whose past the store may have lost.
+    fn verify(&mut self, store: &Arc<S>, mut hello: Box<Hello>) {
+        let claims = Claims {
+            store: hello.known_store,
+            heads: mem::take(&mut hello.known_heads),
+        };
+        self.state = State::Verifying(hello);
+        store.verify(&claims, &self.mailbox);
+    }
+
+    /// The store has compared what the peer knows: to Ready, or to Closing with an alarm.
+    fn handle_verified(&mut self, now: Duration, losses: &[Loss]) {
+        match mem::replace(&mut self.state, State::Greeting) {
+            State::Verifying(hello) if losses.is_empty() => self.greet(now, hello),
+            State::Verifying(hello) => {
+                raise_alarm(self.id, &hello.sender, losses);
+                self.terms.host.lost_suffix();
+                let code = ErrorCode::LOST_SUFFIX;
+                self.fail(now, Fault::new(code, Kind::Hello, list(losses)));
+            }
+            other => self.state = other,
         }
     }
 
@@ -635,6 +674,7 @@ impl<S: Store> fmt::Debug for Session<S> {
         let state = match &self.state {
             State::Greeting => "Greeting",
             State::Starting(_) => "Starting",
+            State::Verifying(_) => "Verifying",
             State::Ready(_) => "Ready",
             State::Closing { .. } => "Closing",
         };

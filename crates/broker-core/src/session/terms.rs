@@ -13,6 +13,9 @@ use crate::sync::Arc;
 pub trait Host: Send + Sync + 'static {
     /// The server's state as one JSON object, for people and scripts.
     fn status(&self) -> String;
+
+    /// A peer knew of messages that the store does not have, and was told.
+    fn lost_suffix(&self);
 }
 
 /// The limits and identity of a server, shared by its sessions. Tests shrink the limits.

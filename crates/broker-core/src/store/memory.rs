@@ -8,12 +8,13 @@ use broker_proto::{ErrorCode, Micros, RoomId, RoomName, Seq, StoreId, Term, publ
 use bytes::Bytes;
 
 use super::cursors::CursorKey;
+use super::losses::losses;
 use super::rooms::{Begin, RoomTable, after};
 use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
-    AckRun, Append, Busy, Hint, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId,
-    SetCursor, Store, StoreError, StoreInfo, producers,
+    AckRun, Append, Busy, Claims, Hint, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
+    SessionId, SetCursor, Store, StoreError, StoreInfo, producers,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -268,6 +269,11 @@ impl Store for MemoryStore {
 
     fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
         lock(&self.inner).watchers.remove(room, tag, to);
+    }
+
+    fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
+        let losses = losses(&lock(&self.inner).rooms, self.store, claims);
+        to.post(Notice::Verified { losses });
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {

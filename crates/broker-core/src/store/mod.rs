@@ -9,6 +9,7 @@
 
 mod cursors;
 mod embedded;
+mod losses;
 mod mailbox;
 mod memory;
 mod producers;
@@ -25,6 +26,7 @@ use broker_proto::{
 use bytes::Bytes;
 
 pub use embedded::{Beat, EmbeddedConfig, EmbeddedStore, Engine, Pulse};
+pub use losses::{Claims, Loss};
 pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
 
@@ -141,6 +143,11 @@ pub enum Notice {
         tag: u64,
         /// One page of it.
         result: Result<RoomsPage, StoreError>,
+    },
+    /// The answer of [`Store::verify`].
+    Verified {
+        /// What the store does not have; empty when it has everything.
+        losses: Vec<Loss>,
     },
 }
 
@@ -400,6 +407,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a watch back. One that has fired already is posted all the same.
     fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>);
+
+    /// Asks which of the places that a peer knows are missing here. The outcome is posted as
+    /// [`Notice::Verified`]; the store does not change.
+    fn verify(&self, claims: &Claims, to: &Arc<Mailbox>);
 
     /// Lists the rooms whose names come after `after`, at most `limit` of them.
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>);

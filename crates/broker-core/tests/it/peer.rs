@@ -50,6 +50,7 @@ pub(crate) fn hello(sender: &str) -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
+        known_heads: Vec::new(),
     }
 }
 

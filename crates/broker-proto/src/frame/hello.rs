@@ -4,8 +4,10 @@ use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
-use super::head::{Parts, Wire, clip, put_plain};
+use super::head::{Parts, Wire, clip, put_head, put_plain};
+use super::known_head::{self, KnownHead};
 use crate::decode::DecodeError;
+use crate::extension::KNOWN_HEADS;
 use crate::id::{ProducerId, StoreId};
 use crate::limits::{BUILD_BYTES_MAX, DETAIL_BYTES_MAX};
 use crate::name::{NameCache, SenderName};
@@ -26,6 +28,9 @@ pub struct Hello {
     pub known_store: StoreId,
     /// Random bytes, for a later authentication.
     pub nonce: [u8; 16],
+    /// Newest places that the client knows to be stored, of the rooms it used last, the last first: at most 64, and of 3,584
+    /// bytes together. What does not fit is not sent. A broker whose store does not reach so far says so and does not welcome.
+    pub known_heads: Vec<KnownHead>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,11 +55,22 @@ impl Wire for Hello {
             known_store: self.known_store,
             nonce: self.nonce,
         };
-        put_plain(out, Self::KIND, &header);
+        let heads = known_head::encode(&self.known_heads);
+        // Not critical: a broker that does not know it serves all the same.
+        let heads = (!heads.is_empty()).then_some((KNOWN_HEADS, heads.as_slice()));
+        put_head(out, Self::KIND, &header, heads, 0);
     }
 
     fn take(parts: Parts, _: &mut NameCache) -> Result<Self, DecodeError> {
-        let header: HelloHeader<'_> = parts.only_header()?;
+        parts.no_body()?;
+        let (header, list): (HelloHeader<'_>, _) = parts.header()?;
+        let heads = parts
+            .extensions(list, &[KNOWN_HEADS])?
+            .find(|entry| entry.key == KNOWN_HEADS);
+        let known_heads = match heads {
+            Some(entry) => known_head::decode(&parts, entry.value)?,
+            None => Vec::new(),
+        };
         Ok(Self {
             build: parts.text(header.build, BUILD_BYTES_MAX)?,
             sender: SenderName::parse(header.sender).map_err(|cause| parts.name_error(cause))?,
@@ -62,6 +78,7 @@ impl Wire for Hello {
             feature_level: header.feature_level,
             known_store: header.known_store,
             nonce: header.nonce,
+            known_heads,
         })
     }
 }

@@ -31,6 +31,7 @@ pub mod error;
 pub mod goodbye;
 pub(crate) mod head;
 pub mod hello;
+pub mod known_head;
 pub mod ping;
 pub mod publish;
 pub mod read;

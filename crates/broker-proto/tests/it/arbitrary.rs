@@ -4,10 +4,10 @@
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
     AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, Level, ListRooms, Micros, Page, Ping, Pong, Position, ProducerId,
-    Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName, SenderName,
-    Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView, Starting, Status, StoreId,
-    Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, extension, publish, record,
+    GetStatus, Goodbye, Hello, KnownHead, Level, ListRooms, Micros, Page, Ping, Pong, Position,
+    ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName,
+    SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView, Starting, Status,
+    StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, extension, publish, record,
 };
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -163,6 +163,16 @@ fn records() -> impl Strategy<Value = (Bytes, u32)> {
     })
 }
 
+fn known_heads() -> impl Strategy<Value = Vec<KnownHead>> {
+    vec((rooms(), 1_u64.., 1_u64..), 0..4).prop_map(|heads| {
+        let head = |(room, epoch, seq)| KnownHead {
+            room,
+            at: Position::new(Epoch::new(epoch), Seq::new(seq)),
+        };
+        heads.into_iter().map(head).collect()
+    })
+}
+
 fn hellos() -> impl Strategy<Value = Frame> {
     (
         ".{0,16}",
@@ -171,18 +181,22 @@ fn hellos() -> impl Strategy<Value = Frame> {
         any::<u32>(),
         any::<[u8; 16]>(),
         any::<[u8; 16]>(),
+        known_heads(),
     )
-        .prop_map(|(build, sender, producer, feature_level, store, nonce)| {
-            Hello {
-                build,
-                sender,
-                producer,
-                feature_level,
-                known_store: StoreId::new(store),
-                nonce,
-            }
-            .into()
-        })
+        .prop_map(
+            |(build, sender, producer, feature_level, store, nonce, known_heads)| {
+                Hello {
+                    build,
+                    sender,
+                    producer,
+                    feature_level,
+                    known_store: StoreId::new(store),
+                    nonce,
+                    known_heads,
+                }
+                .into()
+            },
+        )
 }
 
 fn welcomes() -> impl Strategy<Value = Frame> {

@@ -4,10 +4,10 @@
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
     Ack, AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, Level, ListRooms, Micros, Page, Ping, Pong, Position, ProducerId,
-    Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName, SenderName,
-    Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status, StoreId, Subscribe,
-    Subscribed, Term, Unsubscribe, Welcome, ack, record,
+    GetStatus, Goodbye, Hello, KnownHead, Level, ListRooms, Micros, Page, Ping, Pong, Position,
+    ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList, RoomName,
+    SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status, StoreId,
+    Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, record,
 };
 use bytes::Bytes;
 
@@ -49,6 +49,18 @@ pub(crate) fn hello() -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0xc0; 16],
+        known_heads: Vec::new(),
+    }
+}
+
+pub(crate) fn hello_again() -> Hello {
+    Hello {
+        known_store: STORE,
+        known_heads: vec![KnownHead {
+            room: room(),
+            at: Position::new(EPOCH, Seq::new(8)),
+        }],
+        ..hello()
     }
 }
 
@@ -289,6 +301,7 @@ pub(crate) fn goodbye() -> Goodbye {
 pub(crate) fn all() -> Vec<Frame> {
     vec![
         hello().into(),
+        hello_again().into(),
         welcome().into(),
         starting().into(),
         publish().into(),

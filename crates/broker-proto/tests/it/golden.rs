@@ -77,6 +77,12 @@ golden! {
          b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 01 00 00 00 00 00 00 00
          00 00 00 00 00 00 00 00 00 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0
          c0"
+    golden_hello_again hello_again
+        "00 00 00 5d 01 42 52 4b 52 01 00 54 00 06 64 65 6d 6f 20 31 03 61 6e 6e
+         b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 b0 01 a0 a0 a0 a0 a0 a0 a0
+         a0 a0 a0 a0 a0 a0 a0 a0 a0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0 c0
+         c0 03 00 14 00 03 74 65 61 88 77 66 55 44 33 22 11 08 00 00 00 00 00 00
+         00"
     golden_welcome welcome
         "00 00 00 40 02 3d 00 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 a0 03
          0a 62 72 6f 6b 65 72 20 30 2e 31 01 80 80 40 80 20 80 80 80 08 80 f5 24

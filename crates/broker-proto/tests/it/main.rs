@@ -6,6 +6,7 @@ mod codec;
 mod examples;
 mod frames;
 mod golden;
+mod known_heads;
 mod names;
 mod records;
 mod refusals;

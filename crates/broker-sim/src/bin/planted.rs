@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use broker_core::clock::{Clock, SystemClock};
 
-const BUGS: [&str; 9] = [
+const BUGS: [&str; 12] = [
     "ack_before_sync",
     "no_directory_sync",
     "sync_again_after_error",
@@ -24,12 +24,16 @@ const BUGS: [&str; 9] = [
     "term_not_raised",
     "producers_forgotten",
     "temporary_file_loaded",
+    "resend_under_new_number",
+    "resume_one_late",
+    "sent_said_unsent",
 ];
 
 /// In the order in which they are tried.
-const TESTS: [&str; 2] = [
+const TESTS: [&str; 3] = [
     "crash_matrix::sim_crash_matrix",
     "rot::damage_is_told_and_never_served",
+    "net_sim::net_sim",
 ];
 
 fn cargo_test(args: &[&str], bug: &str) -> io::Result<bool> {

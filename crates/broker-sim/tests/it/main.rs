@@ -1,12 +1,18 @@
-//! The log against a hostile disk.
+//! The log against a hostile disk, and real processes that are killed.
 #![expect(
     clippy::print_stdout,
     reason = "a test tells its seed and how much it tried"
 )]
 
+mod big_log;
 mod crash_matrix;
+mod fleets;
+mod histories;
+mod kill9_takeover;
+mod net_sim;
 mod regressions;
 mod rot;
+mod stampede;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {

@@ -3,8 +3,10 @@
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
 mod kill;
+mod lost_suffix;
 mod refusals;
 mod stalled_leader;
 mod start;
 mod strangers;
 mod support;
+mod wrong_door;

@@ -21,6 +21,7 @@ fn hello() -> Frame {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
+        known_heads: Vec::new(),
     })
 }
 

@@ -43,6 +43,9 @@ pub enum ErrorKind {
     Protocol,
     /// Another store answers at this address than before.
     OtherStore,
+    /// The store has lost messages that this client has seen acknowledged or delivered: its disk lied, or an old copy was put
+    /// in its place. Only a new client goes on.
+    LostSuffix,
     /// A name, an address or a setting is not valid; nothing was sent.
     Usage,
     /// The disk failed, or the directory cannot be used.
@@ -132,6 +135,22 @@ impl Error {
         })
     }
 
+    /// The broker does not have what this client has seen.
+    pub(crate) fn lost_suffix(address: &str, detail: &str) -> Self {
+        let text = format!(
+            "the store at {address} has lost messages: {}; make a new client to go on all the same",
+            detail.escape_debug()
+        );
+        Self::build(Inner {
+            kind: ErrorKind::LostSuffix,
+            code: Some(ErrorCode::LOST_SUFFIX),
+            text: text.into_boxed_str(),
+            retryable: false,
+            retry_after: None,
+            source: None,
+        })
+    }
+
     /// A name that breaks the rules.
     pub(crate) fn name(error: NameError) -> Self {
         Self::new(ErrorKind::Usage, "the name cannot be used").with_source(error)
@@ -173,7 +192,7 @@ impl Error {
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Auth | ErrorKind::OtherStore | ErrorKind::Usage
+            ErrorKind::Auth | ErrorKind::OtherStore | ErrorKind::LostSuffix | ErrorKind::Usage
         ) || self.0.code == Some(ErrorCode::UNSUPPORTED_VERSION)
     }
 }

@@ -16,6 +16,7 @@ use broker_proto::{
 use bytes::Bytes;
 
 use super::error::{Error, Result};
+use crate::planted::{Bug, planted};
 use crate::sync::{Mutex, lock};
 
 /// Most entries that wait for the reader. Messages are bounded by the window; this bounds what has no bytes.
@@ -110,6 +111,9 @@ impl Feed {
         match state.phase {
             Phase::Ended => return None,
             Phase::Stale => state.phase = Phase::Live,
+            Phase::Live if planted(Bug::ResumeOneLate) => {
+                state.next = state.next.next().unwrap_or(state.next);
+            }
             Phase::Opening | Phase::Live => {}
         }
         state.window = state.window.min(window_max.max(1));
@@ -263,6 +267,13 @@ impl Feed {
         }
         wakes.extend(state.waker.take());
         state.phase = Phase::Ended;
+    }
+
+    /// The last place that the broker has delivered or begun after.
+    pub(super) fn known(&self) -> Option<Position> {
+        let state = lock(&self.state);
+        let last = state.next.get().checked_sub(1).map(Seq::new)?;
+        (!state.epoch.is_none() && !last.is_none()).then(|| Position::new(state.epoch, last))
     }
 
     /// Whether the broker has not answered the first subscribe.

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
-use broker_proto::{Decoder, Frame, Hello, ProducerId, StoreId, Term, Welcome};
+use broker_proto::{Decoder, ErrorCode, Frame, Hello, ProducerId, StoreId, Term, Welcome};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -116,6 +116,7 @@ fn note_failure(shared: &Shared, error: &io::Error) {
 
 fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMut {
     let mut bytes = BytesMut::new();
+    let known_heads = shared.core().known_heads();
     let hello = Hello {
         build: shared.config.build_name().to_owned(),
         sender: shared.sender.clone(),
@@ -123,6 +124,7 @@ fn hello(shared: &Shared, producer: ProducerId, known_store: StoreId) -> BytesMu
         feature_level: FEATURE_LEVEL,
         known_store,
         nonce: shared.config.bytes_16(),
+        known_heads,
     };
     hello.encode(&mut bytes);
     bytes
@@ -160,6 +162,9 @@ fn judge(shared: &Shared, frame: Frame) -> Result<Option<Welcome>> {
             core.sends_moved(now);
             core.requests_moved(now);
             Ok(None)
+        }
+        Frame::Error(error) if error.code == ErrorCode::LOST_SUFFIX => {
+            Err(Error::lost_suffix(address, &error.detail))
         }
         Frame::Error(error) => {
             let what = format!("connecting to {address} with protocol {PROTOCOL_VERSION}");

@@ -14,7 +14,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use broker_proto::limits::{FRAME_BYTES_MAX, PING_AFTER_SECS, PING_UNANSWERED_SECS_MAX};
-use broker_proto::{Ack, Decoder, ErrorCode, Frame, Goodbye, Kind, Ping, Pong, Refused};
+use broker_proto::{
+    Ack, Decoder, ErrorCode, Frame, Goodbye, Kind, Ping, Pong, Position, Refused, Seq,
+};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -500,7 +502,13 @@ fn take_ack(core: &mut Core, ack: &Ack, now: Instant, wakes: &mut Vec<Waker>) ->
             first_number: run.first_number,
             level: ack.level,
         };
-        fresh += core.sends.acked(range, run.room, stored, wakes)?;
+        let news = core.sends.acked(range, run.room, stored, wakes)?;
+        if news > 0 {
+            let last = run.first_seq.get().saturating_add(u64::from(run.count) - 1);
+            core.heads
+                .saw(run.room, Position::new(run.epoch, Seq::new(last)));
+        }
+        fresh += news;
     }
     if fresh > 0 {
         core.sends_moved(now);

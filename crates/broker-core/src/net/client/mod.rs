@@ -23,6 +23,7 @@ mod feed;
 mod frames;
 mod greet;
 mod handle;
+mod heads;
 mod link;
 mod message;
 mod outbox;

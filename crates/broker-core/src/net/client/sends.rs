@@ -19,6 +19,7 @@ use super::batch::{Batch, Stored};
 use super::error::{Error, ErrorKind, Result};
 use super::frames::{Blocks, Frame, Key, Outgoing};
 use super::outbox::Outbox;
+use crate::planted::{Bug, planted};
 
 /// Payload bytes that may be unacknowledged; one larger message is admitted alone.
 pub(super) const UNACKED_BYTES_MAX: usize = 8 << 20;
@@ -318,15 +319,17 @@ impl Sends {
         self.frames = frames;
         self.written = 0;
         if renew {
+            self.next_number = 1;
+        }
+        if renew || planted(Bug::ResendUnderNewNumber) {
             self.renumber();
         }
         self.recount();
         renew
     }
 
-    /// Gives own messages the numbers from 1.
+    /// Gives own messages the next numbers.
     fn renumber(&mut self) {
-        self.next_number = 1;
         for frame in self
             .frames
             .iter_mut()
@@ -354,7 +357,8 @@ impl Sends {
     pub(super) fn fail_all(&mut self, unknown: &Error, unsent: &Error, wakes: &mut Vec<Waker>) {
         for frame in std::mem::take(&mut self.frames) {
             // A parked message was refused when it was sent, so it is certain that it was not stored.
-            let unsure = frame.attempts > 0 && !frame.parked;
+            let sent = frame.attempts > 0 && !planted(Bug::SentSaidUnsent);
+            let unsure = sent && !frame.parked;
             let error = Err(if unsure {
                 unknown.clone()
             } else {

@@ -14,7 +14,9 @@ use std::time::Duration;
 use broker_proto::limits::{
     PAYLOAD_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, WINDOW_BYTES_DEFAULT,
 };
-use broker_proto::{Frame, Micros, ProducerId, RoomName, SenderName, StartAt, Unsubscribe};
+use broker_proto::{
+    Frame, KnownHead, Micros, ProducerId, RoomName, SenderName, StartAt, Unsubscribe,
+};
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -24,6 +26,7 @@ use super::config::ClientConfig;
 use super::error::{Error, ErrorKind, Result};
 use super::feed::Feed;
 use super::frames::Outgoing;
+use super::heads::Heads;
 use super::outbox::Outbox;
 use super::requests::{REQUESTS_MAX, Requests};
 use super::sends::Sends;
@@ -60,6 +63,8 @@ pub(super) struct Core {
     pub(super) sends: Sends,
     pub(super) waiting: Waiting,
     pub(super) requests: Requests,
+    /// What is known to be stored, beside what the feeds know.
+    pub(super) heads: Heads,
     feeds: BTreeMap<u32, Arc<Feed>>,
     next_feed: u32,
     /// Feeds that the broker has not answered.
@@ -92,6 +97,7 @@ impl Shared {
             sends: Sends::new(),
             waiting: Waiting::default(),
             requests: Requests::new(),
+            heads: Heads::default(),
             feeds: BTreeMap::new(),
             next_feed: 1,
             opening: 0,
@@ -341,13 +347,29 @@ impl Core {
 
     /// The application has dropped a subscription.
     pub(super) fn unsubscribe(&mut self, id: u32) {
-        let Some(feed) = self.feeds.remove(&id) else {
+        let Some(feed) = self.take_feed(id) else {
             return;
         };
         if feed.is_opening() {
             self.opening -= 1;
         }
         self.post(&Frame::Unsubscribe(Unsubscribe { sub: id }));
+    }
+
+    /// Takes a subscription out; what it has got stays known.
+    fn take_feed(&mut self, id: u32) -> Option<Arc<Feed>> {
+        let feed = self.feeds.remove(&id)?;
+        if let Some(at) = feed.known() {
+            self.heads.saw(&feed.room, at);
+        }
+        Some(feed)
+    }
+
+    /// What the next hello says of the past.
+    pub(super) fn known_heads(&self) -> Vec<KnownHead> {
+        let open = self.feeds.values();
+        self.heads
+            .list(open.filter_map(|feed| Some((feed.room.clone(), feed.known()?))))
     }
 
     /// A frame about a subscription came. One that breaks the rules fails its subscription; late ones are dropped.
@@ -363,7 +385,7 @@ impl Core {
         let was_opening = feed.is_opening();
         if let Err(error) = take(&feed, wakes) {
             feed.fail(&error, wakes);
-            self.feeds.remove(&id);
+            self.take_feed(id);
             self.post(&Frame::Unsubscribe(Unsubscribe { sub: id }));
         }
         if was_opening && !feed.is_opening() {
@@ -378,7 +400,7 @@ impl Core {
         wakes: &mut Vec<Waker>,
         why: impl FnOnce(&Feed) -> Error,
     ) {
-        if let Some(feed) = self.feeds.remove(&id) {
+        if let Some(feed) = self.take_feed(id) {
             if feed.is_opening() {
                 self.opening -= 1;
             }

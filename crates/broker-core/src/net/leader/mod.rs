@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use broker_proto::{ErrorCode, Micros, StoreId, Term};
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::{Error, ErrorKind, Result};
 use super::config::{Config, Listen, Role};
@@ -48,6 +48,9 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long publishes under way are finished when an heir waits. Whoever is not done by then asks the
 /// heir, and gets the same answer.
 const DRAIN_FOR_HEIR: Duration = Duration::from_millis(250);
+
+/// How long the store may take to leave less for the heir to read.
+const SHORTEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between two looks at a claim that could not be answered by a hand-over.
 const CLAIM_PAUSE: Duration = Duration::from_millis(50);
@@ -349,6 +352,9 @@ impl Leader {
         let Some(parts) = lock(&self.parts).take() else {
             return Ok(());
         };
+        if heir.is_some() {
+            shorten_replay(&parts.store).await;
+        }
         self.vitals.set_stage(Vital::Draining);
         let patience = match heir {
             Some(_) => DRAIN_FOR_HEIR.min(self.patience),
@@ -449,6 +455,16 @@ impl fmt::Debug for Leader {
             .field("term", &self.holder.term)
             .finish_non_exhaustive()
     }
+}
+
+/// Has the store leave little to read for the heir, while it is served still.
+async fn shorten_replay(store: &Stored) {
+    let (done, shortened) = oneshot::channel();
+    store.shorten_replay(move || {
+        // Nobody waits when it took too long.
+        let _late = done.send(());
+    });
+    let _in_time = timeout(SHORTEN_PATIENCE, shortened).await;
 }
 
 /// What a leader has before its store is open.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Stored;
-use crate::dir::Holder;
+use crate::dir::{Holder, listener_at};
 use crate::net::client::{Error, ErrorKind, Result};
 use crate::net::config::{Config, DEFAULT_ADDRESS, Listen, Role};
 use crate::net::server::Server;
@@ -60,7 +60,9 @@ pub(super) async fn open(
     let Some(wanted) = wanted else {
         return Ok(());
     };
+    let allowed = config.check_address(wanted);
     if let Some(passed) = passed.filter(|passed| is_at(passed, wanted))
+        && allowed.is_ok()
         && let Ok(at) = server.inherit_tcp(passed)
     {
         *lock(address) = Some(at);
@@ -68,7 +70,7 @@ pub(super) async fn open(
     }
     let daemon = config.role == Role::ServeAlways;
     let tries_for = if daemon { DAEMON_TRIES_FOR } else { SILENT_FOR };
-    let opened = match config.check_address(wanted) {
+    let opened = match allowed {
         Ok(()) => bind(server, wanted, tries_for).await,
         refused => refused.map(|()| wanted),
     };
@@ -122,14 +124,19 @@ fn is_taken(error: &io::Error) -> bool {
 
 fn refused(address: SocketAddr, error: io::Error) -> Error {
     let (kind, next) = if is_taken(&error) {
-        (
-            ErrorKind::Locked,
-            "; stop what listens there, or choose another address",
-        )
+        (ErrorKind::Locked, taken(address))
     } else {
-        (ErrorKind::Usage, "")
+        (ErrorKind::Usage, String::new())
     };
     Error::new(kind, format!("cannot listen at {address}{next}")).with_source(error)
+}
+
+/// Who has a port that is taken, as far as this user can see, and what to do.
+fn taken(address: SocketAddr) -> String {
+    match listener_at(address) {
+        Some(keeper) => format!(": {keeper} listens there; stop it, or choose another address"),
+        None => "; stop what listens there, or choose another address".to_owned(),
+    }
 }
 
 fn warning(error: &Error) -> String {

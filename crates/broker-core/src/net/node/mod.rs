@@ -26,7 +26,7 @@ use super::client::{Client, Connector, Error, ErrorKind, Result};
 use super::config::{Config, Role};
 use super::fence;
 use super::leader::{Leader, Start, dir_error, open_dir};
-use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir};
+use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir, keepers};
 use crate::sync::Arc;
 
 use connector::{Place, ToLeader};
@@ -237,7 +237,12 @@ impl Joining {
         match connected {
             Ok(client) => Ok(self.supervised(client, None, barred.is_none())),
             Err(error) if !may_pass(&error) => Err(error),
-            Err(error) => Err(unanswered(&self.config, held, barred, error)),
+            Err(error) => {
+                // Looked at again: who held it when this began may have left since.
+                let held = held.and_then(|_| Lock::try_acquire(&self.dir).err());
+                let held = held.map(|held| held.explained(&self.dir));
+                Err(unanswered(&self.config, &self.dir, held, barred, error))
+            }
         }
     }
 
@@ -338,6 +343,7 @@ fn may_pass(error: &Error) -> bool {
 /// Nobody answered for the whole timeout.
 fn unanswered(
     config: &Config,
+    dir: &StoreDir,
     held: Option<LockError>,
     barred: Option<Error>,
     error: Error,
@@ -354,8 +360,12 @@ fn unanswered(
         // Nobody serves it, and why this process cannot is what a person has to know.
         Some(barred) if barred.kind() == ErrorKind::Disk => barred,
         _ => {
+            let although = match keepers(dir).first() {
+                Some(keeper) => format!(", although {keeper} holds its lock"),
+                None => String::new(),
+            };
             let text = format!(
-                "nobody serves the store in {} since {secs} s",
+                "nobody serves the store in {} since {secs} s{although}",
                 config.dir.display()
             );
             Error::new(ErrorKind::Connect, text).with_source(error)

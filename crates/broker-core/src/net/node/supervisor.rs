@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::connector::Place;
 use super::pace::Pace;
-use crate::dir::{ExitClass, Lock, LockError, StoreDir};
+use crate::dir::{DirError, ExitClass, Lock, LockError, StoreDir};
 use crate::log::FEATURE_LEVEL;
 use crate::net::client::{Error, ErrorKind, Result, State};
 use crate::net::config::{Config, Role};
@@ -118,8 +118,7 @@ impl Supervisor {
                 }
             }
         };
-        let left = leader.leave().await;
-        self.step_back();
+        let left = self.leave(&leader).await;
         if let Err(error) = &left {
             tracing::error!(%error, "the store was not closed in order");
         }
@@ -127,6 +126,23 @@ impl Supervisor {
             let _nobody_waits = answer.send(left);
         }
         ended
+    }
+
+    /// Leaves in order. Goodbyes may take a while; this process's own client looks elsewhere as soon
+    /// as the lock is gone.
+    async fn leave(&self, leader: &Arc<Leader>) -> Result<()> {
+        let leaving = leader.leave();
+        tokio::pin!(leaving);
+        tokio::select! {
+            biased;
+            () = leader.left() => {}
+            left = &mut leaving => {
+                self.step_back();
+                return left;
+            }
+        }
+        self.step_back();
+        leaving.await
     }
 
     fn step_back(&self) {
@@ -348,7 +364,7 @@ pub(super) async fn claim(dir: &StoreDir, config: &Config, patience: Duration) -
                     News::Inherited(estate) => return adopt(dir, estate),
                     News::Refused(reason) => {
                         tracing::debug!(reason, "the leader does not pass the lead on");
-                        return Err(dir_error(held.into()));
+                        return Err(dir_error(held.explained(dir).into()));
                     }
                     News::Ended => {}
                 },
@@ -360,9 +376,8 @@ pub(super) async fn claim(dir: &StoreDir, config: &Config, patience: Duration) -
                 "the store in {} is led by a process that neither ended nor passed the lead on within {patience:?}",
                 dir.path().display()
             );
-            return Err(
-                Error::new(ErrorKind::Locked, text).with_source(crate::dir::DirError::from(held))
-            );
+            return Err(Error::new(ErrorKind::Locked, text)
+                .with_source(DirError::from(held.explained(dir))));
         }
         sleep(pace.next()).await;
     }

@@ -14,3 +14,4 @@ mod peer;
 mod publishing;
 mod requesting;
 mod store;
+mod verifying;

@@ -23,6 +23,8 @@ impl Host for Silent {
     fn status(&self) -> String {
         "{\"a\":1}".to_owned()
     }
+
+    fn lost_suffix(&self) {}
 }
 
 pub(super) const fn secs(secs: u64) -> Duration {
@@ -47,6 +49,7 @@ pub(super) fn hello(sender: &str) -> Hello {
         feature_level: 1,
         known_store: StoreId::NONE,
         nonce: [0; 16],
+        known_heads: Vec::new(),
     }
 }
 

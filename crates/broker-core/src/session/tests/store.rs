@@ -4,8 +4,8 @@ use broker_proto::{Position, RoomName, Seq};
 
 use crate::clock::{ManualClock, SeededRandom};
 use crate::store::{
-    Append, Busy, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange, ReadReply, SessionId,
-    SetCursor, Store, StoreError, StoreInfo,
+    Append, Busy, Claims, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange, ReadReply,
+    SessionId, SetCursor, Store, StoreError, StoreInfo,
 };
 use crate::sync::{Arc, Mutex, lock};
 
@@ -165,6 +165,10 @@ impl Store for Gate {
     fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
         self.note(Call::Unwatch(room.clone()));
         self.inner.unwatch(room, tag, to);
+    }
+
+    fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
+        self.inner.verify(claims, to);
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {

@@ -26,7 +26,7 @@ use super::super::rooms::NO_TIME;
 use super::super::sequencer::{Decision, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
-use super::inbox::Request;
+use super::inbox::{Done, Request};
 use super::shared::Shared;
 use crate::clock::{Clock, Random};
 use crate::log::batch::{BatchKind, BatchRun};
@@ -46,6 +46,8 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 const PENDING_MAX: usize = 4096;
 /// Readers are taken to follow along while they have read within so much log.
 const FOLLOW_BYTES: u64 = 64 << 20;
+/// Log that the next leader reads within a millisecond or two.
+const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
 /// An append of the batch in the making, and what becomes of it.
 struct Admitted {
@@ -74,6 +76,8 @@ pub struct Engine<S: Storage> {
     random: Box<dyn Random>,
     batch_bytes_max: usize,
     checkpoint_bytes_min: u64,
+    /// Less log than this is not worth a checkpoint out of turn.
+    shorten_bytes_min: u64,
     checkpoint: Option<Checkpoint>,
     /// Size of the last checkpoint, and where it began.
     last_checkpoint: (u64, LogPosition),
@@ -85,6 +89,8 @@ pub struct Engine<S: Storage> {
     drained: Vec<Request>,
     admitted: Vec<Admitted>,
     cursor_moves: Vec<CursorMove>,
+    /// Who waits for the checkpoint that is being written.
+    shortened: Vec<Done>,
     builder: BatchBuilder,
     identity_checked: Duration,
     /// Sealed segments whose footers have to be written.
@@ -120,6 +126,7 @@ impl<S: Storage> Engine<S> {
             clock: parts.clock,
             random: parts.random,
             batch_bytes_max: parts.batch_bytes_max,
+            shorten_bytes_min: SHORTEN_BYTES_MIN.min(parts.checkpoint_bytes_min / 8),
             checkpoint_bytes_min: parts.checkpoint_bytes_min,
             checkpoint: None,
             last_checkpoint: (0, begin),
@@ -129,6 +136,7 @@ impl<S: Storage> Engine<S> {
             drained: Vec::new(),
             admitted: Vec::new(),
             cursor_moves: Vec::new(),
+            shortened: Vec::new(),
             builder: BatchBuilder::default(),
             identity_checked: Duration::ZERO,
             sealed: parts.sealed,
@@ -199,6 +207,7 @@ impl<S: Storage> Engine<S> {
                         self.pending.push(drop_record(&key));
                     }
                 }
+                Request::Shorten { done } => self.shorten(done),
                 Request::Cursor {
                     room,
                     name,
@@ -240,6 +249,18 @@ impl<S: Storage> Engine<S> {
             }
         }
         took
+    }
+
+    /// A new segment, and a checkpoint as the first thing in it. It is worth that only when there is
+    /// much to read.
+    fn shorten(&mut self, done: Done) {
+        let (_, begin) = self.last_checkpoint;
+        let worth = self.writer.end().since(begin) >= self.shorten_bytes_min;
+        if worth && self.checkpoint.is_none() && !self.writer.has_failed() {
+            self.writer.roll();
+            self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
+        }
+        self.shortened.push(done);
     }
 
     fn decide(&mut self, append: &Append, now: Micros) -> Decision {
@@ -421,6 +442,9 @@ impl<S: Storage> Engine<S> {
         }
         for mailbox in wake {
             mailbox.wake();
+        }
+        if self.checkpoint.is_none() {
+            self.shortened.drain(..).for_each(|done| (done.0)());
         }
     }
 

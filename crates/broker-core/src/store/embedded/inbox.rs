@@ -43,6 +43,19 @@ pub(super) enum Request {
         tag: u64,
         to: Arc<Mailbox>,
     },
+    /// To leave little for the next leader to read.
+    Shorten {
+        done: Done,
+    },
+}
+
+/// Called on the writer's thread when something is done.
+pub(super) struct Done(pub(super) Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
 }
 
 /// Memory that a queued append takes beside its payload, roughly.

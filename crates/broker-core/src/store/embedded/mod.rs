@@ -11,9 +11,10 @@ mod threads;
 use broker_proto::record::RECORD_FIXED_BYTES;
 use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
+use super::losses::losses;
 use super::{
-    Append, Busy, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor, Store,
-    StoreError, StoreInfo,
+    Append, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor,
+    Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
@@ -29,7 +30,7 @@ pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
-use inbox::{Inbox, Request};
+use inbox::{Done, Inbox, Request};
 use shared::{Attempt, Shared};
 use threads::Threads;
 
@@ -198,6 +199,15 @@ impl<S: Storage> EmbeddedStore<S> {
         if let Some(threads) = threads {
             threads.join();
         }
+    }
+
+    /// Leaves little for the next leader to read, while this one goes on serving: the log goes on in
+    /// a new segment, which begins with a checkpoint. `done` is called on the writer's thread, also
+    /// when there was nothing to do; it is dropped when the store is closed first.
+    pub fn shorten_replay(&self, done: impl FnOnce() + Send + 'static) {
+        self.shared.inbox.push(Request::Shorten {
+            done: Done(Box::new(done)),
+        });
     }
 
     /// What the writer's thread is doing, for those who must not wait for it.
@@ -407,6 +417,11 @@ impl<S: Storage> Store for EmbeddedStore<S> {
 
     fn unwatch(&self, room: &RoomName, tag: u64, to: &Arc<Mailbox>) {
         self.shared.unwatch(room, tag, to);
+    }
+
+    fn verify(&self, claims: &Claims, to: &Arc<Mailbox>) {
+        let losses = losses(&read(&self.shared.rooms), self.store, claims);
+        to.post(Notice::Verified { losses });
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {

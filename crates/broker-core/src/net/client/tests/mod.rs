@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod connecting;
+mod lost_suffix;
 mod peer;
 mod random;
 mod requests;
