@@ -3,15 +3,23 @@
 use std::io::{BufRead, BufReader, Read};
 use std::time::Instant;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
-use crate::support::Place;
+use crate::support::{Place, Running};
+
+/// Stops it, and waits until all of its threads have.
+fn stop(leader: &Running) {
+    leader.signal(Signal::STOP);
+    let pid = Pid::from_child(&leader.child);
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped());
+}
 
 #[test]
 fn a_command_says_that_the_leader_is_stopped_and_when_it_answers_again() {
     let place = Place::new();
     let leader = place.serve("none");
-    leader.signal(Signal::STOP);
+    stop(&leader);
     let mut sender = place.start(&["send", "lobby", "late", "--timeout", "60s"]);
     let mut words = BufReader::new(sender.child.stderr.take().unwrap());
     let mut line = String::new();
@@ -39,7 +47,7 @@ fn a_command_says_that_the_leader_is_stopped_and_when_it_answers_again() {
 fn a_command_that_gives_up_has_said_why() {
     let place = Place::new();
     let leader = place.serve("none");
-    leader.signal(Signal::STOP);
+    stop(&leader);
     let begun = Instant::now();
     let done = place.run(&["send", "lobby", "late", "--timeout", "2s"]);
     assert!(begun.elapsed().as_secs() >= 2);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Address, Client, ClientConfig, Config, ErrorKind, Node, StallKind, StartAt};
 use broker_core::{Stall, State};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -28,6 +28,14 @@ const LONGER_THAN_FENCING: Duration = Duration::from_secs(4);
 
 fn unix(place: &Place) -> Address {
     Address::unix(place.store().join("sock"))
+}
+
+/// Stops it, and waits until all of its threads have.
+fn stop(daemon: &Daemon) {
+    daemon.signal(Signal::STOP);
+    let pid = Pid::from_child(&daemon.child);
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped());
 }
 
 async fn client(place: &Place, patience: Duration) -> Client {
@@ -71,7 +79,7 @@ fn a_stopped_leader_is_told_of_until_it_is_continued() {
         let mut state = client.state();
         let room = client.room("log").unwrap();
         room.send("before").await.unwrap();
-        daemon.signal(Signal::STOP);
+        stop(&daemon);
         let asked = Instant::now();
         let ticket = room.queue("meanwhile").await.unwrap();
         let report = stalled(&mut state).await;
@@ -99,7 +107,7 @@ fn a_stopped_leader_is_told_of_until_it_is_continued() {
 fn a_leader_that_does_not_even_greet_is_told_of() {
     let place = Place::new();
     let daemon = place.start();
-    daemon.signal(Signal::STOP);
+    stop(&daemon);
     block_on(async {
         let asked = Instant::now();
         let config = ClientConfig::new().sender("ann").timeout(PATIENCE);
@@ -121,7 +129,7 @@ fn a_timeout_says_what_hangs() {
     let daemon = place.start();
     block_on(async {
         let client = client(&place, Duration::from_secs(1)).await;
-        daemon.signal(Signal::STOP);
+        stop(&daemon);
         let error = client.rooms("", 1).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let cause = error.source().unwrap().to_string();
@@ -139,11 +147,16 @@ fn a_hanging_leader_that_allows_it_is_killed_and_another_leads() {
         let node = standby(&place).await;
         let room = node.client().room("log").unwrap();
         room.send("before").await.unwrap();
-        daemon.signal(Signal::STOP);
+        stop(&daemon);
         let ticket = room.queue("meanwhile").await.unwrap();
         let ack = timeout(PATIENCE, ticket).await.unwrap().unwrap();
         assert_eq!(ack.seq.get(), 2);
-        assert!(node.is_leader());
+        let leads = async {
+            while !node.is_leader() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, leads).await.unwrap();
         assert!(place.store().join("fenced").exists());
         let page = room.read(StartAt::START, 10, 1 << 20).await.unwrap();
         let texts: Vec<_> = page.messages.iter().map(|m| m.payload.to_vec()).collect();
@@ -163,7 +176,7 @@ fn a_hanging_leader_that_does_not_allow_it_is_left_alone() {
         let client = node.client();
         let mut state = client.state();
         let room = client.room("log").unwrap();
-        daemon.signal(Signal::STOP);
+        stop(&daemon);
         let ticket = room.queue("meanwhile").await.unwrap();
         assert_eq!(stalled(&mut state).await.kind(), StallKind::Stopped);
         sleep(LONGER_THAN_FENCING).await;
@@ -208,7 +221,7 @@ impl SlowDisk {
 impl Drop for SlowDisk {
     fn drop(&mut self) {
         // Asked to end, it lets go of the process first.
-        let pid = rustix::process::Pid::from_child(&self.0);
+        let pid = Pid::from_child(&self.0);
         let _ended_already = rustix::process::kill_process(pid, Signal::TERM);
         let _ = self.0.wait();
     }

@@ -185,6 +185,7 @@ impl<'a> Driver<'a> {
                 cause: cause.clone(),
             });
         }
+        self.shared.silences.lost();
     }
 }
 

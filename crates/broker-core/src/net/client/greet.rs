@@ -68,7 +68,7 @@ pub(super) async fn greet(
             .retryable()
         })?;
     let lost = |error| {
-        shared.silences.ended();
+        shared.silences.gone();
         Error::new(
             ErrorKind::Connect,
             format!("{address} ended the connection instead of answering"),
@@ -112,7 +112,7 @@ fn note_failure(shared: &Shared, error: &io::Error) {
     if error.kind() == io::ErrorKind::WouldBlock {
         shared.silences.began(Instant::now());
     } else {
-        shared.silences.ended();
+        shared.silences.gone();
     }
 }
 

@@ -197,7 +197,7 @@ impl<'a> Link<'a> {
 
     fn lost(&self, error: io::Error) -> Error {
         // Whoever is gone is not silent.
-        self.shared.silences.ended();
+        self.shared.silences.gone();
         Error::new(
             ErrorKind::Connect,
             format!("the connection to {} was lost", self.shared.address),

@@ -19,7 +19,7 @@ use super::connector::Connector;
 use super::shared::Shared;
 use super::state::State;
 use crate::dir::{Holder, Lock, StoreDir, SystemProbe};
-use crate::net::warden::{Health, Writer, ask};
+use crate::net::warden::{Health, Stage, Writer, ask};
 use crate::sync::Arc;
 
 /// Silence after which a broker is asked whether it is there, when an answer is waited for.
@@ -46,6 +46,8 @@ pub enum StallKind {
         /// Since how long.
         lasting: Duration,
     },
+    /// It is still opening the store.
+    Starting,
     /// It says that it is well.
     Busy,
     /// There is nobody to ask: it is on another machine, or was reached by a port.
@@ -114,6 +116,10 @@ impl fmt::Display for Stall {
                 "the disk stalled: {who} has been waiting for it for {}; nothing acknowledged is lost, and all goes on when the disk does",
                 Seconds(lasting)
             ),
+            StallKind::Starting => write!(
+                f,
+                "{who} has not answered for {silent}: it is still opening the store"
+            ),
             StallKind::Busy | StallKind::Unknown => write!(
                 f,
                 "{who} has not answered for {silent}, and says that it is well: it is busy"
@@ -144,6 +150,8 @@ pub(super) struct Silence {
     since: Instant,
     /// Whether the peer still answers pings.
     alive: bool,
+    /// Whether the peer is gone: nothing more to look at.
+    gone: bool,
 }
 
 /// Whether answers are waited for in vain, from the connection task to [`watch`].
@@ -160,6 +168,7 @@ impl Silences {
         let silence = Silence {
             since,
             alive: false,
+            gone: false,
         };
         self.0.send_if_modified(|place| {
             let fresh = place.is_none();
@@ -178,14 +187,30 @@ impl Silences {
         });
     }
 
-    /// What is waited for comes again, or the peer is gone and no longer silent.
+    /// The peer is gone, which is no silence. It ends when that has been told: [`Silences::lost`].
+    pub(super) fn gone(&self) {
+        self.0.send_if_modified(|place| {
+            if let Some(silence) = place {
+                silence.gone = true;
+            }
+            false
+        });
+    }
+
+    /// It was told that the peer is gone.
+    pub(super) fn lost(&self) {
+        self.0
+            .send_if_modified(|place| place.take_if(|silence| silence.gone).is_some());
+    }
+
+    /// What is waited for comes again.
     pub(super) fn ended(&self) {
         self.0.send_if_modified(|place| place.take().is_some());
     }
 
-    /// Whether there is one.
+    /// Whether there is a peer that is silent.
     pub(super) fn is_silent(&self) -> bool {
-        self.0.borrow().is_some()
+        self.0.borrow().is_some_and(|silence| !silence.gone)
     }
 
     fn is_alive(&self) -> bool {
@@ -309,6 +334,7 @@ async fn examine(shared: &Shared, connector: &Connector, since: Instant) -> Foun
                     }
                     Found::Perhaps { look_at }
                 }
+                _ if health.stage == Stage::Starting => stall(process, StallKind::Starting),
                 _ => stall(process, StallKind::Busy),
             }
         }
@@ -432,6 +458,10 @@ mod tests {
             (
                 StallKind::DiskStalled { lasting },
                 "the disk stalled: process 4711 (brokerd 0.1.0) has been waiting for it for 1.2 s; nothing acknowledged is lost, and all goes on when the disk does",
+            ),
+            (
+                StallKind::Starting,
+                "process 4711 (brokerd 0.1.0) has not answered for 320 ms: it is still opening the store",
             ),
             (
                 StallKind::Busy,

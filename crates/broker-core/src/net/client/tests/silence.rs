@@ -124,12 +124,15 @@ async fn who_hangs_up_is_not_silent() {
     let room = client.room("ops").unwrap();
     let _ticket = room.queue("x").await.unwrap();
     stalled(&mut state).await;
+    state.mark_unchanged();
     drop((peer, listener));
-    let lost = state.wait_for(|state| matches!(state, State::Disconnected { .. }));
-    timeout(Duration::from_secs(30), lost)
-        .await
-        .unwrap()
-        .unwrap();
+    // At once, and not as if it had answered.
+    state.changed().await.unwrap();
+    let now = state.borrow_and_update().clone();
+    assert!(matches!(now, State::Disconnected { .. }), "{now:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let now = state.borrow().clone();
+    assert!(matches!(now, State::Disconnected { .. }), "{now:?}");
 }
 
 #[tokio::test(start_paused = true)]
