@@ -25,6 +25,7 @@ pub(crate) enum Bug {
     /// Loads files whose names only begin like a segment's.
     TemporaryFileLoaded,
     /// Releases the lock before the store is closed.
+    #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
     /// Leads when nobody listens, whoever holds the lock.
     PortAsArbiter,
@@ -54,6 +55,7 @@ impl Bug {
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
         (Self::TemporaryFileLoaded, "temporary_file_loaded"),
+        #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,
             "lock_dropped_before_last_write",
