@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use broker_proto::{ErrorCode, Micros, StoreId, Term};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{Error, ErrorKind, Result};
 use super::config::{Config, Listen, Role};
@@ -363,6 +363,7 @@ impl Leader {
         if heir.is_some() {
             shorten_replay(&parts.store).await;
         }
+        let begun = Instant::now();
         self.vitals.set_stage(Vital::Draining);
         let patience = match heir {
             Some(_) => DRAIN_FOR_HEIR.min(self.patience),
@@ -377,6 +378,7 @@ impl Leader {
                 "some publishes had no answer in time; their senders will ask the next leader"
             );
         }
+        let drained = begun.elapsed();
         let successor = heir.as_ref().map(called).unwrap_or_default();
         let holder = Holder {
             successor: successor.clone(),
@@ -387,6 +389,7 @@ impl Leader {
             Ok(held) => (held, Ok(())),
             Err(error) => (None, Err(error)),
         };
+        tracing::debug!(?drained, closed = ?begun.elapsed(), "the store is closed");
         self.pass_on(heir, held).await;
         let farewell = Farewell {
             code: ErrorCode::GOING_AWAY,
