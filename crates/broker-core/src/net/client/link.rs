@@ -13,7 +13,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use broker_proto::limits::{FRAME_BYTES_MAX, PING_AFTER_SECS, PING_UNANSWERED_SECS_MAX};
+use broker_proto::limits::{
+    FRAME_BYTES_MAX, LENGTH_FIELD_BYTES, PING_AFTER_SECS, PING_UNANSWERED_SECS_MAX,
+};
 use broker_proto::{
     Ack, Decoder, ErrorCode, Frame, Goodbye, Kind, Ping, Pong, Position, Refused, Seq,
 };
@@ -218,6 +220,11 @@ impl<'a> Link<'a> {
         {
             self.note_news(&frame);
             self.take_frame(frame)?;
+        }
+        // A large answer over a slow line comes in pieces; they are what is waited for.
+        let begun = self.read.get(LENGTH_FIELD_BYTES).copied();
+        if begun.and_then(Kind::new).is_some_and(is_answer) {
+            self.shared.core().requests_moved(self.last_read);
         }
         Ok(())
     }
@@ -480,6 +487,14 @@ impl<'a> Link<'a> {
         }
         Turn::Sleep
     }
+}
+
+/// Whether frames of this kind answer requests.
+fn is_answer(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Page | Kind::RoomList | Kind::Cursor | Kind::Status
+    )
 }
 
 /// Hands an answer to who asked.

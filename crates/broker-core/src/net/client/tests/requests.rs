@@ -9,7 +9,7 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
-use super::peer::{EPOCH, Peer, connected, records, room_name};
+use super::peer::{EPOCH, Peer, config, connected, connected_with, records, room_name, welcome};
 use crate::net::client::{ErrorKind, StartAt};
 
 fn at(seq: u64) -> Position {
@@ -316,6 +316,37 @@ async fn a_lost_compare_and_set_is_not_repeated_and_says_so() {
         answer_cursor(&mut peer, Some(at(3))).await;
     });
     moved.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_arrives_in_pieces_may_take_longer_than_the_timeout() {
+    let config = config().timeout(Duration::from_secs(4));
+    let (client, mut peer, _listener) = connected_with(config, welcome()).await;
+    let room = client.room("ops").unwrap();
+    let begun = tokio::time::Instant::now();
+    let (page, ()) = tokio::join!(room.read(StartAt::START, 10, 1 << 20), async {
+        let Frame::Read(read) = peer.recv().await else {
+            panic!("not a read")
+        };
+        let head = PageHead {
+            correlation: read.correlation,
+            epoch: EPOCH,
+            first: Seq::FIRST,
+            head: Seq::FIRST,
+            next: Seq::new(2),
+            count: 1,
+            skip: None,
+        };
+        let body = records(1, &[Bytes::from(vec![7; 1000])]);
+        let mut bytes = bytes::BytesMut::new();
+        Frame::from(Page { head, body }).encode(&mut bytes);
+        for piece in bytes.chunks(100) {
+            peer.send_bytes(piece).await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+    });
+    assert_eq!(page.unwrap().messages.len(), 1);
+    assert!(begun.elapsed() > Duration::from_secs(12));
 }
 
 #[tokio::test(start_paused = true)]
