@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -319,5 +321,31 @@ async fn an_heir_that_stops_before_it_gets_the_lock_is_followed_by_another() {
     assert_eq!(sent.expect("nobody leads").unwrap().seq.get(), 2);
     until_leading(&second).await;
     drop(stopping.join().unwrap());
+    second.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_every_line_at_once_is_not_asked_without_a_pause() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("store");
+    let first = Node::join(config(&dir, "ann")).await.unwrap();
+    // As a leader of another version would that does not understand who stands by.
+    let other = UnixListener::bind(dir.join("other")).unwrap();
+    std::fs::rename(dir.join("other"), dir.join("health.sock")).unwrap();
+    let lines = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&lines);
+    thread::spawn(move || {
+        while let Ok((mut line, _)) = other.accept() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let _what_it_says = line.read(&mut [0; 128]);
+        }
+    });
+    let second = Node::join(config(&dir, "bob")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = lines.load(Ordering::Relaxed);
+    // At the pace of tries at the lock, at least 1.25 ms apart.
+    assert!(lines > 0 && lines <= 800, "{lines} in a second");
+    drop(first);
+    until_leading(&second).await;
     second.shutdown().await.unwrap();
 }
