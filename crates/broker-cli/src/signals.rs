@@ -72,23 +72,40 @@ impl Signals {
 /// Longest that a hand-over may keep a person waiting who pressed Ctrl-Z.
 const SUSPEND_WITHIN: Duration = Duration::from_secs(2);
 
+/// Signals that were sent before this process went on are told within so long a time.
+const TOLD_WITHIN: Duration = Duration::from_millis(10);
+
 /// Hands the store over, then stops the process, each time that it is asked to. Ends with the node.
+///
+/// As the kernel does with a process that leaves this to it: one that was continued meanwhile is not
+/// stopped, and asking twice stops it once.
 pub(crate) async fn suspend(node: NodeControl) {
-    let Ok(mut asked) = signal(SignalKind::from_raw(Number::TSTP.as_raw())) else {
+    let asked = signal(SignalKind::from_raw(Number::TSTP.as_raw()));
+    let continued = signal(SignalKind::from_raw(Number::CONT.as_raw()));
+    let (Ok(mut asked), Ok(mut continued)) = (asked, continued) else {
         return;
     };
     while asked.recv().await.is_some() {
+        let _before = take(&mut continued, Duration::ZERO).await;
         match tokio::time::timeout(SUSPEND_WITHIN, node.pause()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "could not hand over in order"),
             Err(_) => tracing::warn!("could not hand over in time"),
         }
-        // Returns when the process is continued.
-        if let Err(error) = kill_process(getpid(), Number::STOP) {
-            tracing::warn!(%error, "cannot stop");
+        if !take(&mut continued, Duration::ZERO).await {
+            // Returns when the process is continued.
+            if let Err(error) = kill_process(getpid(), Number::STOP) {
+                tracing::warn!(%error, "cannot stop");
+            }
         }
+        let _before = take(&mut asked, TOLD_WITHIN).await;
         if node.resume().await.is_err() {
             return;
         }
     }
+}
+
+/// Whether a signal has come, or comes within a time.
+async fn take(signal: &mut Signal, within: Duration) -> bool {
+    tokio::time::timeout(within, signal.recv()).await.is_ok()
 }

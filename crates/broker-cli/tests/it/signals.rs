@@ -1,9 +1,11 @@
-//! SIGINT and SIGTERM.
+//! SIGINT and SIGTERM, and SIGTSTP, which is Ctrl-Z.
 
 use std::io::Write;
 use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use crate::support::{Place, Running, json_lines};
 
@@ -77,7 +79,7 @@ fn a_second_signal_ends_a_command_that_is_stuck() {
     // Nobody reads its output after the first line, so it hangs in a write.
     let mut reader = place.start(&["read", "log", "-f", "--raw", "--from", "start"]);
     reader.line();
-    let pid = rustix::process::Pid::from_child(&reader.child);
+    let pid = Pid::from_child(&reader.child);
     // Signals of one kind that wait are one signal, so two kinds.
     reader.signal(Signal::INT);
     while rustix::process::test_kill_process(pid).is_ok()
@@ -88,4 +90,66 @@ fn a_second_signal_ends_a_command_that_is_stuck() {
     }
     let code = reader.child.wait().unwrap().code();
     assert!(matches!(code, Some(130 | 143)), "{code:?}");
+}
+
+/// A leader whose heir is stopped, so that handing over takes a tenth of a second at least, and the
+/// heir.
+fn slow_to_leave(place: &Place) -> (Running, Running) {
+    place.send("lobby", &["hi"]);
+    let mut leader = place.start(&["read", "lobby", "-f", "--raw"]);
+    leader.line();
+    let mut heir = place.start(&["read", "lobby", "-f", "--raw"]);
+    heir.line();
+    // Its line to the leader is opened right after that.
+    sleep(Duration::from_millis(200));
+    heir.signal(Signal::STOP);
+    let (_, status) = waitpid(Some(Pid::from_child(&heir.child)), WaitOptions::UNTRACED)
+        .unwrap()
+        .unwrap();
+    assert!(status.stopped());
+    (leader, heir)
+}
+
+/// Whether a process is stopped, or is within a while.
+fn stops(running: &Running) -> bool {
+    let pid = Pid::from_child(&running.child);
+    (0..50).any(|_| {
+        sleep(Duration::from_millis(20));
+        let flags = WaitOptions::UNTRACED | WaitOptions::NOHANG;
+        waitpid(Some(pid), flags)
+            .unwrap()
+            .is_some_and(|(_, status)| status.stopped())
+    })
+}
+
+#[test]
+fn a_leader_that_is_asked_twice_to_stop_stops_once() {
+    let place = Place::new();
+    let (leader, heir) = slow_to_leave(&place);
+    leader.signal(Signal::TSTP);
+    sleep(Duration::from_millis(30));
+    leader.signal(Signal::TSTP);
+    assert!(stops(&leader), "it never stops");
+    leader.signal(Signal::CONT);
+    assert!(!stops(&leader), "it stops again");
+    leader.signal(Signal::TERM);
+    assert_eq!(leader.end().code, Some(143));
+    heir.signal(Signal::CONT);
+    heir.signal(Signal::TERM);
+    assert_eq!(heir.end().code, Some(143));
+}
+
+#[test]
+fn a_leader_that_is_continued_before_it_has_stopped_goes_on() {
+    let place = Place::new();
+    let (leader, heir) = slow_to_leave(&place);
+    leader.signal(Signal::TSTP);
+    sleep(Duration::from_millis(30));
+    leader.signal(Signal::CONT);
+    assert!(!stops(&leader), "it stops, and nobody continues it");
+    leader.signal(Signal::TERM);
+    assert_eq!(leader.end().code, Some(143));
+    heir.signal(Signal::CONT);
+    heir.signal(Signal::TERM);
+    assert_eq!(heir.end().code, Some(143));
 }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::client::{StallKind, State};
 use super::warden::ask;
 use crate::clock::{Clock, SystemClock};
-use crate::dir::{Holder, Liveness, Lock, LockError, StoreDir};
+use crate::dir::{Holder, Liveness, Lock, LockError, StoreDir, keepers};
 use crate::sync::Arc;
 
 /// How long a leader hangs before it is killed.
@@ -153,6 +153,11 @@ fn kill(dir: &StoreDir) -> Result<Holder, Reason> {
         _ => return Err(Reason::NotHolding),
     }
     let handle = Handle::open(&holder)?;
+    // The file says who led last; the kernel, who keeps the lock. They differ while a leader that has
+    // handed over still runs, and its heir has not said so yet.
+    if !keepers(dir).iter().any(|keeper| keeper.pid == process.pid) {
+        return Err(Reason::NotHolding);
+    }
     if !dir
         .begin_fencing(SystemClock::new().now())
         .map_err(Reason::System)?
@@ -384,6 +389,16 @@ mod tests {
         let reason = fence(&other.dir).await.unwrap_err();
         assert!(matches!(reason, Reason::NotHolding), "{reason}");
         assert!(is_alive(&mut store));
+    }
+
+    #[tokio::test]
+    async fn who_is_named_still_and_has_passed_the_lock_on_is_left_alone() {
+        let mut before = held();
+        let mut heir = held();
+        publish(&heir, &holder(&before));
+        let reason = fence(&heir.dir).await.unwrap_err();
+        assert!(matches!(reason, Reason::NotHolding), "{reason}");
+        assert!(is_alive(&mut before) && is_alive(&mut heir));
     }
 
     #[tokio::test]

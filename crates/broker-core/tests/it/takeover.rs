@@ -1,7 +1,12 @@
 //! The lead changes hands: who stands by, who hands over to whom, and what clients notice of it.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use broker_core::{Client, Config, ErrorKind, Item, Node, Role, StartAt, State};
@@ -272,5 +277,75 @@ async fn a_store_that_cannot_be_opened_leaves_the_node_a_client_that_says_why() 
         seq == 1 || seq == 2 && !error.is_retryable(),
         "{seq}, {error:?}"
     );
+    second.shutdown().await.unwrap();
+}
+
+/// A message of the warden's socket, as its table says; these have no more than that.
+fn said(kind: u8, fields: &[u8]) -> [u8; 128] {
+    let mut message = [0; 128];
+    let mut place = message.as_mut_slice();
+    for part in [b"BRKW\x01\0".as_slice(), &[kind, 0], fields] {
+        place.write_all(part).unwrap();
+    }
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_heir_that_stops_before_it_gets_the_lock_is_followed_by_another() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("store");
+    let first = Node::join(config(&dir, "ann")).await.unwrap();
+    // It stands by the longest, says that it is ready, and then nothing any more: what it is sent
+    // stays in its socket.
+    let mut stopped = UnixStream::connect(dir.join("health.sock")).unwrap();
+    let who = [&7_u32.to_le_bytes()[..], &1_u32.to_le_bytes(), b"\x01x"].concat();
+    stopped.write_all(&said(2, &who)).unwrap();
+    let (told, standing) = tokio::sync::oneshot::channel();
+    let stopping = thread::spawn(move || {
+        // The leader answers in order: it stands by when this is answered.
+        stopped.write_all(&said(1, &[])).unwrap();
+        let mut message = [0; 128];
+        stopped.read_exact(&mut message).unwrap();
+        told.send(()).unwrap();
+        stopped.read_exact(&mut message).unwrap();
+        assert_eq!(message[6], 18, "an offer");
+        stopped.write_all(&said(4, &[])).unwrap();
+        stopped
+    });
+    standing.await.unwrap();
+    let second = Node::join(config(&dir, "bob")).await.unwrap();
+    let room = second.client().room("ops").unwrap();
+    room.send("one").await.unwrap();
+    first.shutdown().await.unwrap();
+    let sent = timeout(LONG, room.send("two")).await;
+    assert_eq!(sent.expect("nobody leads").unwrap().seq.get(), 2);
+    until_leading(&second).await;
+    drop(stopping.join().unwrap());
+    second.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_every_line_at_once_is_not_asked_without_a_pause() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("store");
+    let first = Node::join(config(&dir, "ann")).await.unwrap();
+    // As a leader of another version would that does not understand who stands by.
+    let other = UnixListener::bind(dir.join("other")).unwrap();
+    std::fs::rename(dir.join("other"), dir.join("health.sock")).unwrap();
+    let lines = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&lines);
+    thread::spawn(move || {
+        while let Ok((mut line, _)) = other.accept() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let _what_it_says = line.read(&mut [0; 128]);
+        }
+    });
+    let second = Node::join(config(&dir, "bob")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = lines.load(Ordering::Relaxed);
+    // At the pace of tries at the lock, at least 1.25 ms apart.
+    assert!(lines > 0 && lines <= 800, "{lines} in a second");
+    drop(first);
+    until_leading(&second).await;
     second.shutdown().await.unwrap();
 }

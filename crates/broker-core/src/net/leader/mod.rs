@@ -102,20 +102,14 @@ struct Parts {
 }
 
 impl Parts {
-    /// Closes the store, writes down who leads next, if somebody does, and gives the lock out. Blocks.
-    fn release(mut self, holder: &Holder) -> Option<Lock> {
+    /// Closes the store and gives the lock out. Blocks.
+    fn release(mut self) -> Option<Lock> {
         if planted(Bug::LockDroppedBeforeLastWrite) {
             self.lock = None;
             thread::sleep(Duration::from_millis(20));
         }
         self.store.close();
-        let held = self.lock.take()?;
-        if !holder.successor.is_empty()
-            && let Err(error) = held.announce(holder)
-        {
-            tracing::warn!(%error, "could not write down who leads next");
-        }
-        Some(held)
+        self.lock.take()
     }
 
     /// Says who leads.
@@ -353,7 +347,7 @@ impl Leader {
     /// Finds an heir, finishes, closes, passes on, and says goodbye.
     async fn depart(&self, why: Why) -> Result<()> {
         let _one_at_a_time = self.departing.lock().await;
-        let heir = self.heir().await;
+        let heir = self.heir(why).await;
         if heir.is_none() && why == Why::Claimed {
             return Ok(());
         }
@@ -379,17 +373,19 @@ impl Leader {
             );
         }
         let drained = begun.elapsed();
-        let successor = heir.as_ref().map(called).unwrap_or_default();
-        let holder = Holder {
-            successor: successor.clone(),
-            ..self.holder.clone()
-        };
-        let released = on_a_thread(move || parts.release(&holder)).await;
+        let released = on_a_thread(move || parts.release()).await;
         let (held, closed) = match released {
             Ok(held) => (held, Ok(())),
             Err(error) => (None, Err(error)),
         };
         tracing::debug!(?drained, closed = ?begun.elapsed(), "the store is closed");
+        // Asked again: it has taken a while, and who was stopped meanwhile would keep the lock.
+        let heir = match heir {
+            Some(heir) => self.still_ready(heir).await,
+            None => None,
+        };
+        let successor = heir.as_ref().map(called).unwrap_or_default();
+        let held = self.name_successor(held, &successor).await;
         self.pass_on(heir, held).await;
         let farewell = Farewell {
             code: ErrorCode::GOING_AWAY,
@@ -404,7 +400,8 @@ impl Leader {
 
     /// Who is ready to lead next. Nobody is when the disk has failed: they would only fail on it too,
     /// so it takes a person to end this process.
-    async fn heir(&self) -> Option<Candidate> {
+    /// Who has claimed the lead is the only one to get it for that.
+    async fn heir(&self, why: Why) -> Option<Candidate> {
         let warden = lock(&self.warden).clone()?;
         let failed = match &*lock(&self.parts) {
             Some(parts) => parts.store.info().read_only.is_some(),
@@ -413,7 +410,36 @@ impl Leader {
         if failed {
             return None;
         }
-        warden.offer(FEATURE_LEVEL).await
+        match why {
+            Why::Leaving => warden.offer(FEATURE_LEVEL).await,
+            Why::Claimed => warden.offer_to_claimants(FEATURE_LEVEL).await,
+        }
+    }
+
+    /// The heir, or whoever is ready in its place.
+    async fn still_ready(&self, heir: Candidate) -> Option<Candidate> {
+        let warden = lock(&self.warden).clone()?;
+        warden.offer_again(FEATURE_LEVEL, heir).await
+    }
+
+    /// Writes into the lock file who leads next, if somebody does.
+    async fn name_successor(&self, held: Option<Lock>, successor: &str) -> Option<Lock> {
+        let held = held?;
+        if successor.is_empty() {
+            return Some(held);
+        }
+        let holder = Holder {
+            successor: successor.to_owned(),
+            ..self.holder.clone()
+        };
+        let named = on_a_thread(move || {
+            if let Err(error) = held.announce(&holder) {
+                tracing::warn!(%error, "could not write down who leads next");
+            }
+            held
+        });
+        // Without a thread for it the lock is free, and whoever tries it leads.
+        named.await.ok()
     }
 
     /// Gives the lock to the heir, or lets it go. Nothing is written by this process from here on,
@@ -429,7 +455,11 @@ impl Leader {
                     tracing::warn!(%error, "who was to lead next has gone; the others try the lock");
                 }
             }
-            (_, held, _) => drop(held),
+            (_, held, _) => {
+                // The port first: whoever has the lock next wants it.
+                drop(self.server.take_doors());
+                drop(held);
+            }
         }
         self.vitals.set_stage(Vital::Left);
         // Those who stand by hear of it by the end of their lines: now, when there is a lock to try.

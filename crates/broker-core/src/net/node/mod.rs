@@ -47,6 +47,10 @@ const COMMANDS: usize = 8;
 ///
 /// A node that does not lead stands by, unless its [`Role`] says otherwise: when the leader ends, by
 /// whatever cause, one of those who stand by leads within milliseconds. [`Client::state`] tells.
+///
+/// Standing by is a task on the runtime on which the node was joined. While that is blocked, this
+/// process is passed over; should it be blocked in the very moment in which it takes over, nobody leads
+/// until it goes on. What a leader serves runs on threads of its own.
 #[derive(Debug)]
 pub struct Node {
     client: Client,

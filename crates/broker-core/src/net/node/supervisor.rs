@@ -23,6 +23,10 @@ use crate::sync::Arc;
 /// How long opening a line may take: the leader's system answers, even when the leader hangs.
 const LINE_PATIENCE: Duration = Duration::from_millis(200);
 
+/// A line that ends sooner says nothing of the leader's end: it may be of a build that understands
+/// this one no better than that, and then another line would end as soon.
+const BRIEF: Duration = Duration::from_millis(10);
+
 /// How long a node that could not open the store leaves the lead to others, at first and at most.
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -272,6 +276,7 @@ impl Supervisor {
         let Some(mut line) = open_line(&self.dir, &self.config, Intent::StandBy).await else {
             return Waited::Nobody;
         };
+        let opened = Instant::now();
         let news = tokio::select! {
             biased;
             command = self.commands.recv() => {
@@ -286,9 +291,10 @@ impl Supervisor {
                 Ok(start) => Waited::Lead(start),
                 Err(error) => {
                     tracing::warn!(%error, "what the leader has passed on is not the lock of this store");
-                    Waited::Ended
+                    Waited::Nobody
                 }
             },
+            News::Ended if opened.elapsed() < BRIEF => Waited::Nobody,
             News::Ended => Waited::Ended,
             // It does not want anybody to stand by.
             News::Refused(_) => Waited::Nobody,

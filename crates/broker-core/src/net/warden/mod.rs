@@ -38,6 +38,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{oneshot, watch};
 
+use self::offering::Whom;
 use self::thread::{Command, Post};
 use crate::dir::{HEALTH_SOCKET_NAME, StoreDir};
 use crate::sync::Arc;
@@ -138,9 +139,30 @@ impl Warden {
     /// Finds somebody who is ready to lead a store of this feature level: daemons that claim it first,
     /// then who has stood by the longest. Each has 100 ms to answer, and at most 8 are asked.
     pub(super) async fn offer(&self, feature_level: u32) -> Option<Candidate> {
+        self.find(feature_level, Whom::Anybody).await
+    }
+
+    /// The same among the daemons that claim it alone.
+    pub(super) async fn offer_to_claimants(&self, feature_level: u32) -> Option<Candidate> {
+        self.find(feature_level, Whom::Claimants).await
+    }
+
+    /// Asks a candidate whether it still is ready, and somebody else if it is not: a process that was
+    /// stopped meanwhile would keep what it is passed, and nobody would lead.
+    pub(super) async fn offer_again(
+        &self,
+        feature_level: u32,
+        before: Candidate,
+    ) -> Option<Candidate> {
+        self.find(feature_level, Whom::FirstOfAll(before.line))
+            .await
+    }
+
+    async fn find(&self, feature_level: u32, whom: Whom) -> Option<Candidate> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Offer {
             feature_level,
+            whom,
             reply,
         });
         answer.await.ok().flatten()

@@ -13,6 +13,29 @@ pub(super) const ANSWER_PATIENCE: Duration = Duration::from_millis(100);
 /// How many are asked; with all of them stopped, the leader leaves after 0.8 s.
 pub(super) const ASKED_MAX: usize = 8;
 
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// All who stand by; daemons that claim the place first.
+    Anybody,
+    /// Daemons that claim the place.
+    Claimants,
+    /// All, and this line first: it has said before that it is ready.
+    FirstOfAll(u64),
+}
+
+impl Whom {
+    /// When a line has its turn, from the first on; `None` if it has none.
+    pub(super) fn rank(self, line: u64, claims: bool) -> Option<u8> {
+        match self {
+            Self::FirstOfAll(first) if first == line => Some(0),
+            _ if claims => Some(1),
+            Self::Claimants => None,
+            Self::Anybody | Self::FirstOfAll(_) => Some(2),
+        }
+    }
+}
+
 /// An offer that is under way.
 #[derive(Debug)]
 pub(super) struct Offering {

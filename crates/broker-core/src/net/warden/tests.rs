@@ -394,6 +394,50 @@ async fn an_application_hears_a_claim_and_asks_the_daemon_first() {
 }
 
 #[tokio::test]
+async fn a_claim_is_answered_with_the_lead_for_who_claims_and_nobody_else() {
+    let (_parent, dir) = directory();
+    let warden = start(&dir, role::ELIGIBLE);
+    let mut line = stand_by(&dir).await;
+    stands(&warden, 1).await;
+    let _deaf = Line::open(&dir, Intent::Claim, "brokerd 2", 1)
+        .await
+        .unwrap();
+    stands(&warden, 2).await;
+    // It does not answer, and nobody else is asked.
+    assert!(warden.offer_to_claimants(1).await.is_none());
+    let asked = timeout(Duration::from_millis(50), line.next());
+    assert!(asked.await.is_err());
+}
+
+#[tokio::test]
+async fn an_heir_is_asked_again_before_the_others_and_followed_if_it_is_deaf_now() {
+    let (_parent, dir) = directory();
+    let warden = start(&dir, role::ELIGIBLE);
+    let mut lines = Vec::new();
+    for count in 1..=3 {
+        lines.push(stand_by(&dir).await);
+        stands(&warden, count).await;
+    }
+    let _deaf = lines.remove(0);
+    let mut others = lines.into_iter();
+    let (mut second, mut third) = (others.next().unwrap(), others.next().unwrap());
+    let second = tokio::spawn(async move { next(&mut second).await });
+    let before = timeout(PATIENCE, warden.offer(1)).await.unwrap().unwrap();
+    let line = before.line;
+    let began = Instant::now();
+    let again = timeout(PATIENCE, warden.offer_again(1, before)).await;
+    let again = again.unwrap().unwrap();
+    assert_eq!(again.line, line);
+    assert!(began.elapsed() < ANSWER_PATIENCE, "the deaf one was asked");
+    second.abort();
+    stands(&warden, 2).await;
+    let third = tokio::spawn(async move { next(&mut third).await });
+    let other = timeout(PATIENCE, warden.offer_again(1, again)).await;
+    assert_eq!(other.unwrap().unwrap().line, line + 1);
+    third.abort();
+}
+
+#[tokio::test]
 async fn what_nobody_understands_ends_the_connection() {
     let (_parent, dir) = directory();
     let warden = start(&dir, role::ELIGIBLE);

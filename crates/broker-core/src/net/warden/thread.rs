@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{oneshot, watch};
 
-use super::offering::Offering;
+use super::offering::{Offering, Whom};
 use super::peer::{Heard, Peer, Standing};
 use super::wire::{Descriptors, Introduction, Message};
 use super::{Candidate, Estate, Vitals, rights};
@@ -45,6 +45,7 @@ pub(super) enum Command {
     /// Find somebody who leads next.
     Offer {
         feature_level: u32,
+        whom: Whom,
         reply: oneshot::Sender<Option<Candidate>>,
     },
     /// Pass everything on.
@@ -333,8 +334,9 @@ impl Post {
             match self.commands.try_recv() {
                 Ok(Command::Offer {
                     feature_level,
+                    whom,
                     reply,
-                }) => self.offer(feature_level, reply),
+                }) => self.offer(feature_level, whom, reply),
                 Ok(Command::Pass {
                     line,
                     estate,
@@ -349,15 +351,17 @@ impl Post {
         }
     }
 
-    fn offer(&mut self, feature_level: u32, reply: oneshot::Sender<Option<Candidate>>) {
-        let able = |claims: bool| {
-            self.peers.iter().filter_map(move |(line, peer)| {
-                let standing = peer.standing.as_ref()?;
-                let able = standing.who.feature_level >= feature_level;
-                (able && standing.claims == claims).then_some(*line)
-            })
-        };
-        let offering = Offering::new(feature_level, able(true).chain(able(false)), reply);
+    fn offer(&mut self, feature_level: u32, whom: Whom, reply: oneshot::Sender<Option<Candidate>>) {
+        let able = self.peers.iter().filter_map(|(line, peer)| {
+            let standing = peer.standing.as_ref()?;
+            let able = standing.who.feature_level >= feature_level;
+            let rank = whom.rank(*line, standing.claims).filter(|_| able)?;
+            Some((rank, *line))
+        });
+        let mut able: Vec<(u8, u64)> = able.collect();
+        able.sort_unstable();
+        let lines = able.into_iter().map(|(_, line)| line);
+        let offering = Offering::new(feature_level, lines, reply);
         if let Some(before) = self.offering.replace(offering) {
             before.end(None);
         }
