@@ -10,6 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use broker_core::{Client, Config, ErrorKind, Item, Node, Role, StartAt, State};
+use broker_proto::limits::FRAME_BYTES_MAX;
+use broker_proto::{Decoder, Frame, Hello, KnownHeads, ProducerId, SenderName, StoreId};
+use bytes::BytesMut;
 use tokio::time::timeout;
 
 /// Nothing here takes so long unless it hangs.
@@ -277,6 +280,58 @@ async fn a_store_that_cannot_be_opened_leaves_the_node_a_client_that_says_why() 
         seq == 1 || seq == 2 && !error.is_retryable(),
         "{seq}, {error:?}"
     );
+    second.shutdown().await.unwrap();
+}
+
+/// The next frame of a broker.
+fn frame(stream: &mut UnixStream, decoder: &mut Decoder, read: &mut BytesMut) -> Frame {
+    loop {
+        if let Some(frame) = decoder.decode(read, FRAME_BYTES_MAX).unwrap() {
+            return frame;
+        }
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "the end");
+        read.extend_from_slice(bytes.get(..count).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_names_no_successor_that_is_no_address() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("store");
+    let first = Node::join(config(&dir, "ann")).await.unwrap();
+    let second = Node::join(config(&dir, "bob")).await.unwrap();
+    let mut stream = UnixStream::connect(dir.join("sock")).unwrap();
+    let mut bytes = BytesMut::new();
+    let hello = Hello {
+        build: "test 1".to_owned(),
+        sender: SenderName::parse("cyd").unwrap(),
+        producer: ProducerId::new([1; 16]),
+        feature_level: 1,
+        known_store: StoreId::NONE,
+        nonce: [0; 16],
+        known_heads: KnownHeads::default(),
+    };
+    hello.encode(&mut bytes);
+    stream.write_all(&bytes).unwrap();
+    let (welcomed, welcome) = tokio::sync::oneshot::channel();
+    let listening = thread::spawn(move || {
+        let (mut decoder, mut read) = (Decoder::new(), BytesMut::new());
+        let mut next = || frame(&mut stream, &mut decoder, &mut read);
+        while !matches!(next(), Frame::Welcome(_)) {}
+        welcomed.send(()).unwrap();
+        loop {
+            if let Frame::Goodbye(goodbye) = next() {
+                return goodbye;
+            }
+        }
+    });
+    welcome.await.unwrap();
+    first.shutdown().await.unwrap();
+    until_leading(&second).await;
+    // It would be a URL, says the protocol. The next leader is found where this one was.
+    assert_eq!(listening.join().unwrap().successor, "");
     second.shutdown().await.unwrap();
 }
 

@@ -390,7 +390,7 @@ impl Leader {
         let farewell = Farewell {
             code: ErrorCode::GOING_AWAY,
             retry_after_ms: RETRY_AFTER_MS,
-            successor,
+            // No other address: whoever leads next is found at the same doors.
             ..Farewell::default()
         };
         self.server.farewell(farewell, FAREWELL_PATIENCE).await;
@@ -529,7 +529,7 @@ fn open_socket(
     }
 }
 
-/// How an heir is called in the lock file, in goodbyes and logs.
+/// How an heir is called in the lock file and in logs.
 fn called(heir: &Candidate) -> String {
     format!("pid {} ({})", heir.pid, heir.build)
 }
