@@ -5,9 +5,11 @@
 //! at each step, and a broker that refuses everybody because one task panicked would turn a small
 //! fault into an outage.
 
+#[cfg(feature = "net")]
+pub(crate) use std::sync::Weak;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
 /// Takes a mutex, also a poisoned one.

@@ -40,6 +40,7 @@ impl Broker {
         let dir = open_dir(&config.dir)?;
         let lock = Lock::try_acquire(&dir).map_err(|error| dir_error(error.into()))?;
         let leader = Leader::start_alone(&config, dir, lock).await?;
+        leader.welcome();
         let within = Connector::new(Within(leader.server()));
         let client = config.client().connect_with(within).await?;
         Ok(Self { leader, client })
@@ -83,7 +84,7 @@ impl Connect for Within {
         "this process".to_owned()
     }
 
-    fn leads(&self) -> bool {
+    fn leads(&self, _: u32) -> bool {
         true
     }
 }

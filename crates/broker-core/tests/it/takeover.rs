@@ -266,6 +266,11 @@ async fn a_store_that_cannot_be_opened_leaves_the_node_a_client_that_says_why() 
     std::fs::write(&file, good).unwrap();
     // It rests for a second or more, and then tries again.
     until_leading(&second).await;
-    assert_eq!(room.send("again").await.unwrap().seq.get(), 1);
+    // The first leader may have stored the one before, if it was told that nobody knows.
+    let seq = room.send("again").await.unwrap().seq.get();
+    assert!(
+        seq == 1 || seq == 2 && !error.is_retryable(),
+        "{seq}, {error:?}"
+    );
     second.shutdown().await.unwrap();
 }

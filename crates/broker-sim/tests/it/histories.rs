@@ -572,6 +572,12 @@ fn found(mutation: Mutation, seed: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// An acknowledgement counts where the message is, also when that is not where it said.
+#[test]
+fn neighbours_that_changed_places_break_real_time() {
+    found(BreakRealTime, 3_546_618_779_530_825_529).unwrap();
+}
+
 #[test]
 fn histories_with_each_violation_are_found_bad() {
     let mut kinds = BTreeMap::new();

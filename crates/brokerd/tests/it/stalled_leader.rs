@@ -220,9 +220,8 @@ impl SlowDisk {
 
 impl Drop for SlowDisk {
     fn drop(&mut self) {
-        // Asked to end, it lets go of the process first.
-        let pid = Pid::from_child(&self.0);
-        let _ended_already = rustix::process::kill_process(pid, Signal::TERM);
+        // The kernel lets go of what it traced; asked to end, it may wait for what it delays.
+        let _ended_already = self.0.kill();
         let _ = self.0.wait();
     }
 }

@@ -48,8 +48,10 @@ pub trait Connect: Send + Sync + 'static {
         None
     }
 
-    /// Whether the last stream leads to a broker that this process serves itself.
-    fn leads(&self) -> bool {
+    /// Whether the last stream leads to a broker that this process serves itself; `pid` is the process
+    /// that the broker says it is.
+    fn leads(&self, pid: u32) -> bool {
+        let _ = pid;
         false
     }
 }
@@ -77,8 +79,8 @@ impl Connector {
         self.0.health_socket()
     }
 
-    pub(super) fn leads(&self) -> bool {
-        self.0.leads()
+    pub(super) fn leads(&self, pid: u32) -> bool {
+        self.0.leads(pid)
     }
 }
 

@@ -162,7 +162,7 @@ impl<'a> Driver<'a> {
             connection = greeted.server.connection,
             "connected"
         );
-        let leads = self.connector.leads();
+        let leads = self.connector.leads(greeted.server.pid);
         self.shared.went_live(greeted.server.clone(), away, leads);
         let (end, useful) = Link::new(self.shared, greeted).run().await;
         self.lost_at = Instant::now();

@@ -154,7 +154,7 @@ pub(super) struct Silence {
     gone: bool,
 }
 
-/// Whether answers are waited for in vain, from the connection task to [`watch`].
+/// Whether answers are waited for in vain, from the connection task to [`watch()`].
 #[derive(Debug)]
 pub(super) struct Silences(watch::Sender<Option<Silence>>);
 

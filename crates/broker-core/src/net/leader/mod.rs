@@ -136,8 +136,8 @@ impl Drop for Parts {
 }
 
 impl Leader {
-    /// Leads: opens the doors, then the store, then welcomes. `at_the_door` is told of the server
-    /// as soon as it greets.
+    /// Leads: opens the doors, then the store. `at_the_door` is told of the server as soon as it
+    /// greets; [`welcome`](Self::welcome) lets everybody in.
     pub(super) async fn start(
         config: &Config,
         dir: Arc<StoreDir>,
@@ -173,7 +173,8 @@ impl Leader {
         Ok(leader)
     }
 
-    /// Leads without any door: only this process reaches the store.
+    /// Leads without any door: only this process reaches the store. [`welcome`](Self::welcome) comes
+    /// next.
     pub(super) async fn start_alone(
         config: &Config,
         dir: Arc<StoreDir>,
@@ -240,8 +241,6 @@ impl Leader {
         });
         inside.vitals.set_term(info.term);
         inside.vitals.set_pulse(store.pulse());
-        inside.vitals.set_stage(Vital::Serving);
-        server.serve(store);
         // The holder's address is the store's, which it keeps also when nobody listens there.
         let tcp =
             (*crate::sync::lock(&address)).map_or_else(|| "none".to_owned(), |at| at.to_string());
@@ -259,6 +258,15 @@ impl Leader {
             left: watch::Sender::new(false),
             moved,
         }))
+    }
+
+    /// Welcomes everybody who waits at the doors.
+    pub(super) fn welcome(&self) {
+        // Unless it has left already.
+        if let Some(parts) = &*lock(&self.parts) {
+            self.vitals.set_stage(Vital::Serving);
+            self.server.serve(Arc::clone(&parts.store));
+        }
     }
 
     /// Hands over when a daemon asks for it.

@@ -88,7 +88,9 @@ impl Connect for ToLeader {
         Some(self.dir.path().join(HEALTH_SOCKET_NAME))
     }
 
-    fn leads(&self) -> bool {
-        self.here.load(Ordering::Relaxed)
+    fn leads(&self, pid: u32) -> bool {
+        // A socket that was passed on is served before this process has said that it leads.
+        let here = matches!(&*self.place.borrow(), Place::Here(_));
+        self.here.load(Ordering::Relaxed) || here && pid == std::process::id()
     }
 }

@@ -261,6 +261,7 @@ impl Joining {
             self.connector.send_replace(Place::Here(server));
         });
         let leader = leader.await?;
+        leader.welcome();
         let client = match client {
             Some(client) => client,
             None => self.client()?,

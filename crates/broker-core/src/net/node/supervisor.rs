@@ -165,6 +165,8 @@ impl Supervisor {
                     leader: Some(Arc::clone(&leader)),
                     failure: None,
                 });
+                // Last: who sees the client's state say so can rely on the rest.
+                leader.welcome();
                 Some(leader)
             }
             Err(error) => {

@@ -120,28 +120,13 @@ impl<S: Storage> EmbeddedStore<S> {
                 config.clock.now().get(),
             )?);
         }
-        let replayed_from = match found.checkpoint {
-            LogPosition::NONE => LogPosition::START,
-            begin => begin,
-        };
-        let replayed = found
-            .segments
-            .iter()
-            .filter(|(_, end)| *end > replayed_from);
-        let scattered = replayed.count() >= SCATTERED_SEGMENTS;
+        let scattered = is_scattered(&found);
+        let mentioned_from = mentioned_from(&found, in_place, &writer);
         let pending = found.state.doubt.map(doubt_record).into_iter().collect();
         let mut sequencer = Sequencer::new(config.producer_idle_secs);
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
         let inbox = Inbox::new(config.queue_bytes_max);
-        let mentioned_from = if in_place {
-            found
-                .segments
-                .last()
-                .map_or(LogPosition::START, |(header, _)| header.base)
-        } else {
-            writer.end()
-        };
         let mut rooms = found.state.rooms;
         rooms.begin_term();
         let shared = Arc::new(Shared::new(
@@ -297,6 +282,30 @@ fn resume_in_place(found: &Recovered) -> Option<(crate::log::segment::SegmentHea
     let (header, _) = found.segments.last()?;
     let trusted = found.clean || planted(Bug::TrustTail);
     trusted.then(|| (header.clone(), found.last_file_bytes))
+}
+
+/// Whether what was replayed lay in many segments.
+fn is_scattered(found: &Recovered) -> bool {
+    let from = match found.checkpoint {
+        LogPosition::NONE => LogPosition::START,
+        begin => begin,
+    };
+    let replayed = found.segments.iter().filter(|(_, end)| *end > from);
+    replayed.count() >= SCATTERED_SEGMENTS
+}
+
+/// From where on the active segment names every room that it mentions.
+fn mentioned_from<S: Storage>(
+    found: &Recovered,
+    in_place: bool,
+    writer: &LogWriter<S>,
+) -> LogPosition {
+    let last = found.segments.last().filter(|_| in_place);
+    match last {
+        Some((header, _)) => header.base,
+        None if in_place => LogPosition::START,
+        None => writer.end(),
+    }
 }
 
 /// Tells later leaders of the doubt, so that they send the same rooms on.

@@ -133,10 +133,11 @@ impl RoomCheck {
         }
         if let Some(slot) = self.slot_of(id) {
             let seq = slot.seq;
+            let again = slot.acked.replace(time).is_some();
             if seq != place.seq {
                 let text = || format!("{id} was acknowledged at {place} and is at {seq}");
                 verdict.violation(Kind::Doubled, text);
-            } else if slot.acked.replace(time).is_some() {
+            } else if again {
                 let text = || format!("{id} was acknowledged twice");
                 verdict.violation(Kind::Malformed, text);
             }
