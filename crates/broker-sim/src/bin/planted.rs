@@ -35,7 +35,7 @@ const BUGS: [(&str, &str); 15] = [
     ("term_not_raised", MATRIX),
     ("producers_forgotten", MATRIX),
     ("temporary_file_loaded", MATRIX),
-    ("lock_dropped_before_last_write", LEAVER),
+    ("lock_dropped_before_last_write", HANDOVERS),
     ("estate_kept", LEAVER),
     ("port_as_arbiter", STAMPEDE),
     ("resend_under_new_number", NETWORK),
