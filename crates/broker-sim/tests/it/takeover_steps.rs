@@ -261,11 +261,11 @@ fn plan(calls: Vec<Step>, rng: &mut Rng, all: bool) -> BTreeMap<String, Vec<Step
     for step in calls {
         plan.entry(step.call.clone()).or_default().push(step);
     }
-    for steps in plan.values_mut() {
+    for (call, steps) in &mut plan {
         if all {
             let last = steps.iter().map(|step| step.nth).max().unwrap_or(0);
             // A run may make a few more than the one that was watched.
-            let more = (last + 1..=last + 2).zip(std::iter::repeat(steps[0].call.clone()));
+            let more = (last + 1..=last + 2).zip(std::iter::repeat(call.clone()));
             steps.extend(more.map(|(nth, call)| Step {
                 call,
                 nth,
@@ -282,7 +282,7 @@ fn plan(calls: Vec<Step>, rng: &mut Rng, all: bool) -> BTreeMap<String, Vec<Step
 /// Kills the victim at its calls: one of each kind, then a second of each, as long as there is time, or all.
 fn kill_at_each_step(victim: Victim, time: Duration) {
     if !Tracer::is_available() {
-        println!("{victim:?}: SKIPPED(strace)");
+        println!("SKIPPED(strace): {victim:?}");
         return;
     }
     let all = std::env::var("BROKER_STEPS").is_ok_and(|value| value == "all");
