@@ -24,9 +24,12 @@ pub(crate) enum Bug {
     ProducersForgotten,
     /// Loads files whose names only begin like a segment's.
     TemporaryFileLoaded,
-    /// Releases the lock before the store is closed.
+    /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
+    /// A leader that hands over goes on writing after it has passed the lock.
+    #[cfg(feature = "net")]
+    EstateKept,
     /// Leads when nobody listens, whoever holds the lock.
     PortAsArbiter,
     /// A client gives a publish a new number when it sends it again on a new connection.
@@ -60,6 +63,8 @@ impl Bug {
             Self::LockDroppedBeforeLastWrite,
             "lock_dropped_before_last_write",
         ),
+        #[cfg(feature = "net")]
+        (Self::EstateKept, "estate_kept"),
         (Self::PortAsArbiter, "port_as_arbiter"),
         #[cfg(feature = "net")]
         (Self::ResendUnderNewNumber, "resend_under_new_number"),

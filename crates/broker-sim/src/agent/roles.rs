@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker_core::State;
 use tokio::sync::watch::Receiver;
 
-use super::{Phase, Stage, say};
+use super::{Phase, Stage, describe, say};
 use crate::history::{Event, Recorder};
 
 /// Watches who leads.
@@ -80,11 +80,15 @@ impl Roles {
     }
 }
 
-/// Notes every change, also while there are no acks.
+/// Notes every change, also while there are no acks. Fails when the client gave up.
 pub(super) async fn watch(stage: Arc<Stage>) -> io::Result<()> {
     let mut state = stage.roles.state.clone();
     loop {
         stage.roles.note()?;
+        if let State::Closed { cause: Some(cause) } = &*state.borrow_and_update() {
+            // Nothing goes any more, which its owner shall hear at once.
+            return Err(io::Error::other(describe(cause)));
+        }
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return Ok(()) },
             () = stage.reached(Phase::Leaving) => return Ok(()),

@@ -59,6 +59,8 @@ impl Launch<'_> {
             .arg(format!("--life={}", self.number))
             .args(self.from.iter().map(|place| format!("--from={place}")))
             .args(self.work.to_args())
+            // The fleet shows the end of what it writes, which is to be the error.
+            .env("RUST_LIB_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)

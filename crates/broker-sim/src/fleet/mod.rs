@@ -11,6 +11,7 @@ mod cache;
 mod child;
 mod end;
 mod spread;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use crate::history::pause::{Acks, Pause};
 pub use self::cache::{bytes_below, drop_cache};
 pub use self::end::{heads, read_final};
 pub use self::spread::Spread;
+pub use self::trace::{Ended, Sighting, Step, Tracer};
 
 /// How long anything may take before the fleet gives up: far longer than a take-over, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,6 +82,8 @@ struct Member {
     /// How often it was started.
     lives: u32,
     life: Option<Life>,
+    /// The last term in which its current life said that it follows.
+    follows: u64,
 }
 
 /// Agents at one store.
@@ -150,6 +154,7 @@ impl Fleet {
             work,
             lives: 0,
             life: None,
+            follows: 0,
         });
         self.restart(agent)?;
         Ok(agent)
@@ -169,6 +174,7 @@ impl Fleet {
             last => child::read_upto(&history(&self.histories, agent, last), &member.work)?,
         };
         member.lives += 1;
+        member.follows = 0;
         let launch = child::Launch {
             program: &self.program,
             dir: &self.dir,
@@ -251,6 +257,29 @@ impl Fleet {
         Ok(at)
     }
 
+    /// Stops an agent, with SIGSTOP, until it is [`thaw`](Self::thaw)ed.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze(&self, agent: usize) -> anyhow::Result<()> {
+        self.signal(agent, Signal::STOP)
+    }
+
+    /// Lets a stopped agent go on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn thaw(&self, agent: usize) -> anyhow::Result<()> {
+        self.signal(agent, Signal::CONT)
+    }
+
+    fn signal(&self, agent: usize, signal: Signal) -> anyhow::Result<()> {
+        let member = self.members.get(agent);
+        let life = member.and_then(|member| member.life.as_ref());
+        let life = life.with_context(|| format!("agent {agent} does not run"))?;
+        Ok(life.signal(signal)?)
+    }
+
     /// Kills the leader, with SIGKILL, and remembers when.
     ///
     /// # Errors
@@ -321,6 +350,19 @@ impl Fleet {
                     .collect::<Vec<_>>(),
             );
         };
+        self.heed(&word)?;
+        Ok(word)
+    }
+
+    /// Takes all lines that are there already.
+    fn hear_all(&mut self) -> anyhow::Result<()> {
+        while let Ok(word) = self.words.try_recv() {
+            self.heed(&word)?;
+        }
+        Ok(())
+    }
+
+    fn heed(&mut self, word: &Word) -> anyhow::Result<()> {
         let member = self.members.get(word.agent);
         let current = member.is_some_and(|member| member.lives == word.life);
         let Some(line) = &word.line else {
@@ -332,9 +374,14 @@ impl Fleet {
                     self.errors(word.agent)
                 );
             }
-            return Ok(word);
+            return Ok(());
         };
         let number = |kind| line.strip_prefix(kind).and_then(|term| term.parse().ok());
+        if let (Some(term), true) = (number("following term "), current)
+            && let Some(member) = self.members.get_mut(word.agent)
+        {
+            member.follows = term;
+        }
         if let Some(term) = number("leading term ")
             && self.led.is_none_or(|led| led.term < term)
         {
@@ -344,7 +391,7 @@ impl Fleet {
         if let Some(term) = number("acks term ") {
             self.acked = self.acked.max(term);
         }
-        Ok(word)
+        Ok(())
     }
 
     /// Waits until somebody says that it leads in a term after `term`.
@@ -359,6 +406,43 @@ impl Fleet {
                 _ => self.hear(deadline).context("waiting for a leader")?,
             };
         }
+    }
+
+    /// Waits until this agent says that it leads in a term after `term`.
+    ///
+    /// # Errors
+    /// As [`await_leader`](Self::await_leader).
+    pub fn await_lead_of(&mut self, agent: usize, term: u64) -> anyhow::Result<Leader> {
+        let mut led = self.await_leader(term)?;
+        while led.agent != agent {
+            let other = format!("agent {} leads, not {agent}", led.agent);
+            led = self.await_leader(led.term).context(other)?;
+        }
+        Ok(led)
+    }
+
+    /// Waits until an agent is connected to the leader of this term, or of a later one.
+    ///
+    /// # Errors
+    /// It is not in [`PATIENCE`], or an agent ended by itself.
+    pub fn await_follower(&mut self, agent: usize, term: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.members.get(agent) {
+                None => bail!("there is no agent {agent}"),
+                Some(member) if member.follows >= term => return Ok(()),
+                Some(_) => self.hear(deadline).context("waiting for a follower")?,
+            };
+        }
+    }
+
+    /// Whether an agent was answered in a term after `term`, by what the agents have said so far.
+    ///
+    /// # Errors
+    /// An agent ended by itself.
+    pub fn has_acks(&mut self, term: u64) -> anyhow::Result<bool> {
+        self.hear_all()?;
+        Ok(self.acked > term)
     }
 
     /// The newest term in which somebody said that it leads; 0 before the first.

@@ -13,6 +13,7 @@ mod net_sim;
 mod regressions;
 mod rot;
 mod stampede;
+mod takeover_steps;
 
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {

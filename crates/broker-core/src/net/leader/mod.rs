@@ -55,6 +55,9 @@ const SHORTEN_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at a claim that could not be answered by a hand-over.
 const CLAIM_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a leader with a planted bug goes on without its lock.
+const STILL_SERVED: Duration = Duration::from_millis(20);
+
 /// What a leader begins with.
 #[derive(Debug)]
 pub(super) enum Start {
@@ -104,10 +107,6 @@ struct Parts {
 impl Parts {
     /// Closes the store and gives the lock out. Blocks.
     fn release(mut self) -> Option<Lock> {
-        if planted(Bug::LockDroppedBeforeLastWrite) {
-            self.lock = None;
-            thread::sleep(Duration::from_millis(20));
-        }
         self.store.close();
         self.lock.take()
     }
@@ -347,13 +346,14 @@ impl Leader {
     /// Finds an heir, finishes, closes, passes on, and says goodbye.
     async fn depart(&self, why: Why) -> Result<()> {
         let _one_at_a_time = self.departing.lock().await;
-        let heir = self.heir(why).await;
+        let mut heir = self.heir(why).await;
         if heir.is_none() && why == Why::Claimed {
             return Ok(());
         }
-        let Some(parts) = lock(&self.parts).take() else {
+        let Some(mut parts) = lock(&self.parts).take() else {
             return Ok(());
         };
+        self.let_go_early(&mut parts, &mut heir).await;
         if heir.is_some() {
             shorten_replay(&parts.store).await;
         }
@@ -398,9 +398,23 @@ impl Leader {
         closed
     }
 
+    /// What two planted bugs do: the lock goes while the store is still served and written.
+    async fn let_go_early(&self, parts: &mut Parts, heir: &mut Option<Candidate>) {
+        if planted(Bug::LockDroppedBeforeLastWrite) {
+            parts.lock = None;
+            drop(lock(&self.warden).take());
+            sleep(STILL_SERVED).await;
+        }
+        if planted(Bug::EstateKept) {
+            let held = parts.lock.take();
+            self.pass_on(heir.take(), held).await;
+            sleep(STILL_SERVED).await;
+        }
+    }
+
     /// Who is ready to lead next. Nobody is when the disk has failed: they would only fail on it too,
-    /// so it takes a person to end this process.
-    /// Who has claimed the lead is the only one to get it for that.
+    /// so it takes a person to end this process. Who has claimed the lead is the only one to get it
+    /// for that.
     async fn heir(&self, why: Why) -> Option<Candidate> {
         let warden = lock(&self.warden).clone()?;
         let failed = match &*lock(&self.parts) {
