@@ -372,6 +372,22 @@ async fn a_daemon_stays_and_says_who_it_is() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_is_leaving_refuses_nobody() {
+    let (_parent, dir) = directory();
+    let vitals = Vitals::new(role::SERVE_ALWAYS, "test 1");
+    let warden = Warden::start(&dir, Arc::clone(&vitals)).unwrap();
+    vitals.set_stage(Stage::Draining);
+    let mut line = Line::open(&dir, Intent::Claim, "brokerd 2", 1)
+        .await
+        .unwrap();
+    timeout(PATIENCE, warden.claimed()).await.unwrap();
+    let ready = tokio::spawn(async move { next(&mut line).await });
+    let heir = timeout(PATIENCE, warden.offer(1)).await.unwrap();
+    assert_eq!(heir.unwrap().build, "brokerd 2");
+    ready.abort();
+}
+
+#[tokio::test]
 async fn an_application_hears_a_claim_and_asks_the_daemon_first() {
     let (_parent, dir) = directory();
     let warden = start(&dir, role::ELIGIBLE);

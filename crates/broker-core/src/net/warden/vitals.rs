@@ -67,9 +67,11 @@ impl Vitals {
         lock(&self.progress).pulse = Some(pulse);
     }
 
-    /// Why a daemon that claims the leadership does not get it, if so.
+    /// Why a daemon that claims the leadership does not get it, if so. One that is leaving anyway
+    /// refuses nobody: who stops one daemon and starts the next need not wait in between.
     pub(super) fn refusal(&self) -> Option<String> {
-        (self.role == role::SERVE_ALWAYS)
+        let leaves = matches!(lock(&self.progress).stage, Stage::Draining | Stage::Left);
+        (self.role == role::SERVE_ALWAYS && !leaves)
             .then(|| format!("a daemon leads: pid {} ({})", process::id(), self.build))
     }
 
