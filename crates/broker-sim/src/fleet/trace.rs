@@ -255,7 +255,7 @@ mod tests {
             "8: openat 1 of thread 2",
             "7: openat 2 of thread 1",
             "7: flock 1 of thread 1",
-            "8: flock 1 of thread 1",
+            "8: flock 1 of thread 2",
             "locked",
             "7: pread64 1 of thread 1",
         ];
