@@ -64,6 +64,10 @@ impl Reader<'_> {
             room: self.room,
             next: from.map_or(1, |place| place.seq),
         })?;
+        if let (Some(place), Some(progress)) = (from, self.progress()) {
+            // An earlier life has read what lies before.
+            progress.send_replace(place.seq - 1);
+        }
         let start = from.map_or(StartAt::START, |place| StartAt::position(place.into()));
         tokio::select! {
             () = self.stage.reached(Phase::Leaving) => Ok(None),
