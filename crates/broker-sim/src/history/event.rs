@@ -338,7 +338,7 @@ impl<'a> Event<'a> {
     /// Reads a line without time and newline.
     ///
     /// # Errors
-    /// [`Unreadable`] when no agent writes such a line.
+    /// An error when no agent writes such a line.
     pub fn parse(line: &'a str) -> Result<Self, Unreadable> {
         let (kind, rest) = line.split_once(' ').ok_or(Unreadable)?;
         let mut fields = Fields(Some(rest));
