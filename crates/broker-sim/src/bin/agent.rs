@@ -1,4 +1,4 @@
-//! One [agent](broker_sim::agent) as a process. Started by the tests, see `tests/it`.
+//! One agent of `broker_sim::agent` as a process. Started by the tests, see `tests/it`.
 
 use broker_sim::agent;
 use clap::Parser;
