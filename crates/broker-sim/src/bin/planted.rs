@@ -37,7 +37,7 @@ const BUGS: [(&str, &str); 15] = [
     ("temporary_file_loaded", MATRIX),
     ("lock_dropped_before_last_write", HANDOVERS),
     ("estate_kept", LEAVER),
-    ("port_as_arbiter", STAMPEDE),
+    ("port_as_arbiter", LEAVER),
     ("resend_under_new_number", NETWORK),
     ("resume_one_late", NETWORK),
     ("sent_said_unsent", NETWORK),

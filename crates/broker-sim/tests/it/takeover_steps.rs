@@ -240,7 +240,11 @@ impl Scene {
             );
         }
         let (spread, cut_short) = pauses(&self.fleet).unwrap();
-        println!("  SIGKILL to first new ack: {spread}, {cut_short} without");
+        if !spread.is_empty() {
+            println!(
+                "  the leader's SIGKILL to the first new ack, past the victim's: {spread}, {cut_short} without"
+            );
+        }
         println!("  {:?}", verdict.counts);
         expect_clean(&verdict);
     }
@@ -323,7 +327,7 @@ fn kill_at_each_step(victim: Victim, time: Duration) {
         begun.elapsed()
     );
     assert!(
-        killed > tried / 2,
+        killed > tried / 3,
         "most calls come again: {killed} of {tried}"
     );
     let locked = if victim == Victim::Leaver {
