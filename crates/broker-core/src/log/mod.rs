@@ -12,6 +12,7 @@ mod replay;
 mod scan;
 pub mod segment;
 mod segments;
+mod spare;
 pub(crate) mod state_record;
 pub mod storage;
 pub(crate) mod tail;
@@ -24,8 +25,9 @@ pub use recovery::FEATURE_LEVEL;
 pub(crate) use builder::BatchBuilder;
 pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
+pub(crate) use spare::{Spare, make_spare};
 pub(crate) use state_record as state;
-pub(crate) use writer::{LogWriter, Spare, Start, WriteFault, Written, is_no_space, make_spare};
+pub(crate) use writer::{LogWriter, Start, WriteFault, Written, is_no_space};
 
 use broker_proto::{Micros, PublishEntry, RoomId, Seq};
 

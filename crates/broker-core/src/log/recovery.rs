@@ -29,9 +29,10 @@ use super::scan::{Scanner, Step, head_at, next_head, whole_batch};
 use super::segment::{
     DATA_OFFSET, FORMAT_VERSION, HeaderFault, SegmentHeader, SegmentId, SegmentName,
 };
+use super::spare::is_spare_name;
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
-use super::writer::is_spare_name;
+
 use crate::planted::{Bug, planted};
 
 /// What this program understands of a store.

@@ -26,6 +26,7 @@ use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
+use super::spare::{Spare, make_spare, spare_name};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -39,8 +40,6 @@ const HURRIED_BYTES: u64 = 4 << 20;
 const RESERVE_BYTES: u64 = 256 << 10;
 /// A leader that has written so much, or a 64th of the segment, is one that writes.
 const SPARE_AFTER_BYTES: u64 = 256 << 10;
-/// A spare is filled in pieces of this size.
-const FILL_BYTES: u64 = 1 << 20;
 /// The buffer is given back when an unusually large batch has made it larger than this.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
@@ -76,21 +75,6 @@ pub(crate) struct Written {
     pub(crate) head: BatchHead,
     /// A copy of the messages, from the first one to the room table, if it was asked for.
     pub(crate) records: Option<Bytes>,
-}
-
-/// A file of zeros, ready to become a segment.
-#[derive(Debug)]
-pub(crate) struct Spare<F> {
-    file: F,
-    name: String,
-    bytes: u64,
-}
-
-impl<F> Spare<F> {
-    /// The name of its file.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 struct Active<F> {
@@ -723,62 +707,6 @@ impl<S: Storage> fmt::Debug for LogWriter<S> {
             .field("segment", &self.segment().map(|header| header.name))
             .finish_non_exhaustive()
     }
-}
-
-/// The name of a file that is not a segment yet.
-fn spare_name(number: u64) -> String {
-    format!("spare-{number:08x}.tmp")
-}
-
-/// Whether a file of that name is a spare, left over by a leader that was killed.
-pub(crate) fn is_spare_name(name: &str) -> bool {
-    let number = name
-        .strip_prefix("spare-")
-        .and_then(|rest| rest.strip_suffix(".tmp"));
-    number
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .is_some_and(|number| spare_name(number) == name)
-}
-
-/// Makes a file of zeros, on stable storage.
-///
-/// # Errors
-/// Those of the disk; nothing is left behind.
-pub(crate) fn make_spare<S: Storage>(
-    storage: &S,
-    name: &str,
-    bytes: u64,
-    given_up: &dyn Fn() -> bool,
-) -> io::Result<Spare<S::File>> {
-    match storage.delete(name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = storage.create(name)?;
-    let filled = fill(&file, bytes, given_up).and_then(|()| file.sync_all());
-    if let Err(error) = filled {
-        let _ = storage.delete(name);
-        return Err(error);
-    }
-    Ok(Spare {
-        file,
-        name: name.to_owned(),
-        bytes,
-    })
-}
-
-/// Fills a file with zeros, piece by piece, so that a store that is closed need not wait for all.
-fn fill(file: &impl StorageFile, bytes: u64, given_up: &dyn Fn() -> bool) -> io::Result<()> {
-    let mut from = 0;
-    while from < bytes {
-        if given_up() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let to = (from + FILL_BYTES).min(bytes);
-        file.zero_fill(from, to)?;
-        from = to;
-    }
-    Ok(())
 }
 
 fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
