@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use broker_sim::agent::Work;
-use broker_sim::fleet::{Fleet, bytes_below, drop_cache};
+use broker_sim::fleet::{Fleet, PATIENCE, bytes_below, drop_cache};
 use broker_sim::history::monotonic_nanos;
 
 use crate::fleets::{await_holder, expect_clean, pauses, program, publisher, seed, subscriber};
@@ -62,8 +62,8 @@ fn big_log() {
     expect_clean(&verdict);
 }
 
-/// Kills everybody at once and starts again; how long it takes until the first ack, if that is known to be of the new leader.
-fn start_cold(fleet: &mut Fleet) -> Option<Duration> {
+/// Kills everybody at once and starts again; how long it takes until the first ack.
+fn start_cold(fleet: &mut Fleet) -> Duration {
     let leader = await_holder(fleet, 0).unwrap();
     for agent in 0..fleet.len() {
         if fleet.is_running(agent) {
@@ -76,7 +76,17 @@ fn start_cold(fleet: &mut Fleet) -> Option<Duration> {
         fleet.restart(agent).unwrap();
     }
     fleet.await_acks(leader.term).unwrap();
-    let mut acks = fleet.acks().unwrap();
-    let pause = acks.pause(at, leader.term, u64::MAX);
-    pause.map(|pause| pause.new_leader)
+    // An agent may write its first ack down before it does whom it follows; the next one tells.
+    let deadline = at + u64::try_from(PATIENCE.as_nanos()).unwrap();
+    loop {
+        let pause = fleet.acks().unwrap().pause(at, leader.term, u64::MAX);
+        if let Some(pause) = pause {
+            return pause.new_leader;
+        }
+        assert!(
+            monotonic_nanos() < deadline,
+            "nobody hears from the new leader"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
