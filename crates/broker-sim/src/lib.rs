@@ -19,6 +19,7 @@
 //! random numbers or touches a real disk or network; there a seed repeats any run.
 
 pub mod agent;
+pub mod campaign;
 pub mod crash_matrix;
 pub mod disk;
 pub mod fleet;

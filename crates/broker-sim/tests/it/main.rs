@@ -15,10 +15,4 @@ mod rot;
 mod stampede;
 mod takeover_steps;
 
-/// A number from the environment.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(otherwise)
-}
+use broker_sim::campaign::setting;
