@@ -128,11 +128,10 @@ impl Workload {
         };
         // Never like zeros: fresh space must not pass for a payload.
         let word = self.rng.next() | 0x0101_0101_0101_0101;
-        let bytes = word.to_le_bytes().into_iter().cycle();
-        bytes
-            .take(usize::try_from(len).unwrap_or(0))
-            .collect::<Vec<_>>()
-            .into()
+        let len = usize::try_from(len).unwrap_or(0);
+        let mut bytes = word.to_le_bytes().repeat(len.div_ceil(8));
+        bytes.truncate(len);
+        bytes.into()
     }
 
     fn send(&mut self, rig: &Rig, ledger: &mut Ledger) -> Verdict {
