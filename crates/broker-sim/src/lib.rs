@@ -29,7 +29,8 @@ pub mod oracle;
 pub mod rig;
 pub mod rng;
 pub mod rot;
+pub mod workers;
 pub mod workload;
 
-pub use disk::{CrashMode, Errno, Fault, SimDisk, SimFile, Tear};
+pub use disk::{CrashMode, Errno, Fault, Injuries, Injury, SimDisk, SimFile, Tear};
 pub use rng::Rng;
