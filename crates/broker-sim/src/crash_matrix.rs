@@ -113,7 +113,7 @@ impl std::error::Error for Failure {}
 
 /// How the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub(crate) enum Cut {
     Power(CrashMode),
     /// Only the process dies; the kernel still has everything.
     Process,
@@ -127,7 +127,13 @@ impl Cut {
             .chain([Self::Process])
     }
 
-    fn of(self, disk: &SimDisk, rng: &mut Rng) -> SimDisk {
+    /// Any of them.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let cuts: Vec<Self> = Self::all().collect();
+        rng.pick(&cuts).copied().unwrap_or(Self::Process)
+    }
+
+    pub(crate) fn of(self, disk: &SimDisk, rng: &mut Rng) -> SimDisk {
         match self {
             Self::Power(mode) => disk.crash(rng, mode),
             Self::Process => disk.kill(),
@@ -252,7 +258,7 @@ fn open(disk: &SimDisk, scene: &mut Scene) -> Verdict<Rig> {
     Rig::open(disk, scene.limits, &mut scene.rng).map_err(|error| unopened(&error))
 }
 
-fn unopened(error: &RecoveryError) -> Broken {
+pub(crate) fn unopened(error: &RecoveryError) -> Broken {
     format!("the store cannot be opened: {}", chain(error)).into()
 }
 
@@ -449,8 +455,7 @@ fn cut_off_once(
 ) -> Result<(), Found> {
     explored.moments += 1;
     moment.set_capacity(None);
-    let cuts: Vec<Cut> = Cut::all().collect();
-    let cut = scene.rng.pick(&cuts).copied().unwrap_or(Cut::Process);
+    let cut = Cut::draw(&mut scene.rng);
     let left = cut.of(moment, &mut scene.rng);
     go_on(&left, scene, explored, &format!("{place}, {cut:?}"))
 }

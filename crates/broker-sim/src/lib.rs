@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod history;
 pub mod net_sim;
 pub mod oracle;
+pub mod recovery_crashes;
 pub mod rig;
 pub mod rng;
 pub mod rot;

@@ -206,6 +206,12 @@ impl SimDisk {
         self.lock().injuries
     }
 
+    /// Whether a read has failed because it was told to.
+    #[must_use]
+    pub fn read_failed(&self) -> bool {
+        self.injuries().has(Injury::ReadIo)
+    }
+
     /// Overwrites bytes of a file behind everybody's back, on the disk and in the cache: bit rot, or a misdirected write. Bytes
     /// beyond the end are left out. False if there is no such file.
     #[must_use]

@@ -10,6 +10,7 @@ mod fleets;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
+mod recovery_crashes;
 mod regressions;
 mod rot;
 mod stampede;
