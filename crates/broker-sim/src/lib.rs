@@ -23,6 +23,7 @@ pub mod campaign;
 pub mod crash_matrix;
 pub mod disk;
 pub mod fleet;
+pub mod fsync_lies;
 pub mod history;
 pub mod net_sim;
 pub mod oracle;

@@ -140,11 +140,11 @@ fn descend(
     served.push(disk.kill());
     let (opening, serving) = served.split_at(led.min(served.len().saturating_sub(1)));
     knew(&mut after, scene.ledger.clone());
-    explored.moments += served.len() as u64;
     for branch in 0..*branches {
         // Most of them in the recovery itself, if that changes anything.
         let late = opening.is_empty() || after.rng.chance(1, 3);
         let moments = if late { serving } else { opening };
+        explored.moments += 1;
         let (left, cut) = cut(moments, &mut after.rng);
         let when = if late { "serving" } else { "opening" };
         let place = format!("{place}{cut} ({when}, branch {branch})");

@@ -7,6 +7,7 @@
 mod big_log;
 mod crash_matrix;
 mod fleets;
+mod fsync_lies;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
