@@ -22,6 +22,7 @@ pub mod agent;
 pub mod campaign;
 pub mod crash_matrix;
 pub mod disk;
+pub mod exhaustive;
 pub mod fleet;
 pub mod fsync_lies;
 pub mod history;

@@ -9,7 +9,7 @@ use super::state::{Change, Inode, NameChange, Pending, State};
 use crate::rng::Rng;
 
 /// Bytes that a disk writes at once or not at all.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// Into what pieces a write may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub(super) fn crash(state: &State, rng: &mut Rng, mode: CrashMode) -> State {
     if fates.overtake() {
         injuries.add(Injury::Reordered);
     }
-    let names = names_after(state, &fates, rng, &mut injuries);
+    let names = apply_names(state, |pending| fates.whole(pending, rng), &mut injuries);
     let mut content = BTreeMap::new();
     for ino in names.values() {
         if let Some(inode) = state.inodes.get(ino) {
@@ -145,17 +145,16 @@ pub(super) fn crash(state: &State, rng: &mut Rng, mode: CrashMode) -> State {
 }
 
 /// A change of a name is lost too if an earlier one of the same name was.
-fn names_after(
+pub(super) fn apply_names(
     state: &State,
-    fates: &Fates,
-    rng: &mut Rng,
+    mut is_kept: impl FnMut(&Pending<NameChange>) -> bool,
     injuries: &mut Injuries,
 ) -> BTreeMap<String, u64> {
     let mut names = state.durable_names.clone();
     let mut behind: BTreeSet<&str> = BTreeSet::new();
     for pending in &state.pending_names {
         let touched = NameChange::touched(&pending.change);
-        if fates.whole(pending, rng) && !touched.iter().any(|name| behind.contains(name)) {
+        if is_kept(pending) && !touched.iter().any(|name| behind.contains(name)) {
             pending.change.apply(&mut names);
             injuries.add(Injury::Kept);
         } else {

@@ -31,6 +31,7 @@ mod fault;
 mod file;
 mod injury;
 mod state;
+mod subset;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ pub use crash::{CrashMode, Tear};
 pub use fault::{Errno, Fault, Op, OpKind, is_crash};
 pub use file::SimFile;
 pub use injury::{Injuries, Injury};
+pub use subset::Outcome;
 
 use crate::rng::Rng;
 use state::State;
@@ -156,6 +158,18 @@ impl SimDisk {
     #[must_use]
     pub fn crash(&self, rng: &mut Rng, mode: CrashMode) -> Self {
         Self::from_state(crash::crash(&self.lock(), rng, mode))
+    }
+
+    /// For each change that a power cut could take back, in the order in which they were asked for, all that can become of it.
+    #[must_use]
+    pub fn choices(&self) -> Vec<Vec<Outcome>> {
+        subset::choices(&self.lock())
+    }
+
+    /// What a power cut leaves when exactly this becomes of the changes, in the same order: a new disk without faults.
+    #[must_use]
+    pub fn crash_exactly(&self, outcomes: &[Outcome]) -> Self {
+        Self::from_state(subset::crash(&self.lock(), outcomes))
     }
 
     /// Keeps the disk as it is before each op from now on, for [`take_moments`](Self::take_moments).

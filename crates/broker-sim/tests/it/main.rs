@@ -6,6 +6,7 @@
 
 mod big_log;
 mod crash_matrix;
+mod exhaustive_small;
 mod fleets;
 mod fsync_lies;
 mod histories;
