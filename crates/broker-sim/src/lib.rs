@@ -1,8 +1,10 @@
 //! Surroundings for testing the broker: a hostile disk, a hostile network and numbers that repeat for a seed, and fleets of real
 //! processes that are killed. Not published.
 //!
-//! On the simulated disk the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`rot`]
-//! damages what was stored, and the [`oracle`] knows what must be true all the same. [`net_sim`] puts server and clients on the
+//! On the simulated disk the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`exhaustive`]
+//! tries every end of small ones, [`recovery_crashes`] cuts off leaders that are only beginning, in [`fsync_lies`] syncs fail once and
+//! then lie, [`rot`] damages what was stored, and the [`oracle`] knows what must be true all the same. [`workers`] spread them over the
+//! cores. [`net_sim`] puts server and clients on the
 //! network. A [`fleet`] starts [`agent`]s as real processes, which write down what they do and see; their [`history`] is checked as
 //! a whole. What to run, and for how long:
 //!

@@ -18,7 +18,8 @@
 //!
 //! Calls that change something are numbered from 1 ([`SimDisk::op_count`]), reads apart from them, and each can be told to fail
 //! ([`SimDisk::fail_op`], [`SimDisk::fail_read`]). A test loops: a fresh disk, fail op N, run; for N = 1, 2, ... until a run needs
-//! fewer than N ops.
+//! fewer than N ops. A disk remembers which kinds of trouble it really had ([`SimDisk::injuries`]), and so do the disks that are made
+//! from it; for short histories every end can be tried ([`SimDisk::choices`], [`SimDisk::crash_exactly`]).
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

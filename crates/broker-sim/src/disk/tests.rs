@@ -681,3 +681,56 @@ proptest! {
         prop_assert_eq!(disk.pending_count(), 0);
     }
 }
+
+#[test]
+fn a_misdirected_write_arrives_at_another_place_and_nobody_is_told() {
+    let (disk, file) = disk_with(&[1; 2048]);
+    disk.fail_next(disk.op_count() + 1, Fault::MisdirectedWrite);
+    file.sync().unwrap();
+    file.write_at(0, &[2; 512]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(disk.content("a").unwrap()[..512], [2; 512]);
+    let after = disk.durable_content("a").unwrap();
+    assert_eq!(after.len(), 2048);
+    assert_eq!(after[..512], [1; 512], "its own place keeps what it had");
+    let hit = after.chunks(512).filter(|block| *block == [2; 512]);
+    assert_eq!(hit.count(), 1, "another block has it");
+    assert!(disk.injuries().lied() && disk.kill().injuries().lied());
+}
+
+#[test]
+fn a_fault_waits_for_the_call_that_it_is_made_for() {
+    let (disk, file) = disk_with(b"abc");
+    disk.fail_next(1, Fault::LostSync);
+    file.write_at(0, b"xyz").unwrap();
+    disk.create("b").unwrap();
+    assert!(file.sync().is_err());
+    file.sync().unwrap();
+    assert!(disk.injuries().has(Injury::LostSync) && !disk.injuries().lied());
+    assert_eq!(disk.durable_content("a").unwrap(), b"abc");
+}
+
+#[test]
+fn every_end_of_a_short_history_can_be_had() {
+    let (disk, file) = disk_with(&[1; 1024]);
+    file.write_at(0, &[2; 1024]).unwrap();
+    disk.rename("a", "b").unwrap();
+    let choices = disk.choices();
+    // Whole, lost, the length, and torn at the one boundary; the rename happened or not.
+    assert_eq!(choices.iter().map(Vec::len).collect::<Vec<_>>(), [5, 2]);
+    let mut ends = BTreeSet::new();
+    for write in &choices[0] {
+        for name in &choices[1] {
+            let after = disk.crash_exactly(&[*write, *name]);
+            assert_eq!(after.pending_count(), 0);
+            ends.insert((read(&after, "a"), read(&after, "b")));
+        }
+    }
+    let (old, new) = ([1; 512], [2; 512]);
+    let contents = [[old, old], [old, new], [new, old], [new, new]].map(|halves| halves.concat());
+    let expected = contents.iter().flat_map(|bytes| {
+        let bytes = Some(bytes.clone());
+        [(bytes.clone(), None), (None, bytes)]
+    });
+    assert_eq!(ends, expected.collect());
+}
