@@ -174,7 +174,7 @@ const LIMITS: Limits = Limits {
 pub struct Done {
     /// Moments of all scripts.
     pub moments: u64,
-    /// Of them, those with more open changes than a history may have.
+    /// Of them, those of single scripts with more open changes than a history may have.
     pub uncovered: u64,
     /// The most changes that were open at once.
     pub open_max: u64,
@@ -198,15 +198,15 @@ impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} states are all that {} combinations leave at {} moments; at most {} changes were open at once, at {} moments more than \
+            "{} states are all that {} combinations leave at {} moments; at most {} changes were open at once, at {} moments of single scripts more than \
              the histories may have",
             self.states, self.combinations, self.moments, self.open_max, self.uncovered
         )
     }
 }
 
-/// Pairs of scripts have many moments; of each, so many open changes are combined.
-const PAIR_OPEN_MAX: u64 = 5;
+/// Pairs of scripts have many moments; of each, the newest so many open changes are combined.
+const PAIR_OPEN_MAX: u64 = 3;
 
 /// A moment of a script.
 struct Moment {
@@ -394,7 +394,7 @@ fn every_end(moment: &Moment, open_max: u64) -> Result<Done, Failure> {
             .min(usize::try_from(open_max).unwrap_or(usize::MAX));
     let mut done = Done {
         moments: 1,
-        uncovered: u64::from(old > 0),
+        uncovered: u64::from(old > 0 && !moment.is_of_pair),
         open_max: open,
         ..Done::default()
     };
