@@ -99,7 +99,7 @@ impl fmt::Display for Tally {
 }
 
 /// What kind of promise did not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Harm {
     /// Something acknowledged is not there.
     LostAck,

@@ -11,11 +11,12 @@
 //! BROKER_SIM_STATES=1000000 BROKER_SIM_STRIKES=100000 BROKER_SEED=7 cargo test -p broker-sim --test it -- --nocapture
 //! BROKER_NET_SEEDS=20000 BROKER_SEED=7 cargo test -p broker-sim --test it net_sim -- --nocapture
 //! BROKER_TAKEOVER_KILLS=3000 BROKER_STAMPEDE_ROUNDS=1000 cargo test -p broker-sim --test it -- --nocapture takeover stampede
+//! cargo run --release -p broker-sim -- report                   runs everything and prints one page of what was tried and found
 //! cargo run --release -p broker-sim --bin takeover              kills leaders and prints how long nobody was answered
 //! cargo run -p broker-sim --bin planted                         plants bugs and shows which test catches each
 //! ```
 //!
-//! **Invariant:** outside [`agent`], [`fleet`] and the files of [`history`] nothing in this library reads a clock, asks for real
+//! **Invariant:** outside [`agent`], [`fleet`], [`report`] and the files of [`history`] nothing in this library reads a clock, asks for real
 //! random numbers or touches a real disk or network; there a seed repeats any run.
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod fleet;
 pub mod history;
 pub mod net_sim;
 pub mod oracle;
+pub mod report;
 pub mod rig;
 pub mod rng;
 pub mod rot;

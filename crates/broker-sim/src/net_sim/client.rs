@@ -13,6 +13,7 @@ use super::history::{Verdict, room_name, sender_name};
 use super::reader::read;
 use super::wire::SimConnect;
 use super::world::World;
+use crate::campaign::{Broken, Harm};
 use crate::rng::Rng;
 
 /// Most messages of a client that may wait for their answers before it waits with them.
@@ -115,7 +116,7 @@ async fn count_reconnects(life: Life, client: Client) {
                 life.note(format_args!("is connected again after {gap:?}"));
             }
             State::Closed { cause: Some(cause) } => {
-                life.hold(Err(format!("gave up for good: {cause:?}")));
+                life.hold(Err(format!("gave up for good: {cause:?}").into()));
             }
             _ => {}
         }
@@ -307,7 +308,7 @@ impl Life {
                     || (seen == 0 && error.kind() == broker_core::ErrorKind::Absent)
                     || from > seen;
                 let text = format!("room {room} cannot be read from {from} of {seen}: {error:?}");
-                self.hold(if excused { Ok(()) } else { Err(text) });
+                self.hold(if excused { Ok(()) } else { Err(text.into()) });
                 return;
             }
         };
@@ -333,22 +334,27 @@ impl Life {
             return Err(format!(
                 "room {room} ends at {}, and {head_min} was known before it was asked",
                 page.head
-            ));
+            )
+            .into());
         }
         if let Some(skip) = page.skip {
-            return Err(format!("room {room} skips {skip:?}"));
+            return Err(Broken::new(
+                Harm::SilentCorruption,
+                format!("room {room} skips {skip:?}"),
+            ));
         }
         for (message, seq) in page.messages.iter().zip(from..) {
             if message.seq.get() != seq {
                 return Err(format!(
                     "a page of room {room} has seq {} in place of {seq}",
                     message.seq
-                ));
+                )
+                .into());
             }
             history.shown(room, message)?;
         }
         if page.messages.is_empty() && from <= head_min {
-            return Err(format!("a page of room {room} from {from} is empty"));
+            return Err(format!("a page of room {room} from {from} is empty").into());
         }
         Ok(())
     }
@@ -361,7 +367,7 @@ impl Life {
             return;
         };
         let Ok(cursor) = handle.cursor(&sender_name(self.me)) else {
-            return self.hold(Err("a cursor's name is refused".to_owned()));
+            return self.hold(Err("a cursor's name is refused".into()));
         };
         if rng.coin() {
             self.world.history.borrow_mut().cursor_moves(key, to);

@@ -9,8 +9,10 @@ use broker_core::net::client::{Error, ErrorKind, Message};
 use broker_proto::{Epoch, ErrorCode, Position};
 use bytes::Bytes;
 
+use crate::campaign::{Broken, Harm};
+
 /// A broken promise, in words; or nothing.
-pub(super) type Verdict<T = ()> = Result<T, String>;
+pub(super) type Verdict<T = ()> = Result<T, Broken>;
 
 /// What is known of one send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,18 +177,23 @@ impl History {
         if let Fate::Acked(before) = fate
             && before != seq
         {
-            return Err(format!(
-                "message {id} was acknowledged at seq {before}, and its retry at {seq}"
+            return Err(Broken::new(
+                Harm::Doubled,
+                format!("message {id} was acknowledged at seq {before}, and its retry at {seq}"),
             ));
         }
         if fate == Fate::Refused {
-            return Err(format!(
-                "message {id} was said not to be stored, and then acknowledged"
+            return Err(Broken::new(
+                Harm::Phantom,
+                format!("message {id} was said not to be stored, and then acknowledged"),
             ));
         }
         if seq <= floor {
-            return Err(format!(
-                "message {id} got seq {seq} of room {room}, and {floor} was acknowledged before it was sent"
+            return Err(Broken::new(
+                Harm::Doubled,
+                format!(
+                    "message {id} got seq {seq} of room {room}, and {floor} was acknowledged before it was sent"
+                ),
             ));
         }
         self.place(room, epoch, seq, id)?;
@@ -207,7 +214,7 @@ impl History {
             // Another connection of the client has taken over.
             ErrorKind::Refused(ErrorCode::SUPERSEDED) => Fate::Refused,
             kind => {
-                return Err(format!("message {id} failed as {kind:?}: {error}"));
+                return Err(format!("message {id} failed as {kind:?}: {error}").into());
             }
         };
         match fate {
@@ -298,20 +305,33 @@ impl History {
             .get(id)
             .ok_or_else(|| text("was never sent by anybody"))?;
         if sent.payload != message.payload {
-            return Err(text("does not have the bytes that were sent"));
+            return Err(Broken::new(
+                Harm::SilentCorruption,
+                text("does not have the bytes that were sent"),
+            ));
         }
         if sent.room != room || message.room.as_str() != room_name(room) {
-            return Err(text("was sent to another room"));
+            return Err(Broken::new(
+                Harm::SilentCorruption,
+                text("was sent to another room"),
+            ));
         }
         if *message.sender != *sender_name(sent.client) {
-            return Err(text("is said to be from somebody else"));
+            return Err(Broken::new(
+                Harm::SilentCorruption,
+                text("is said to be from somebody else"),
+            ));
         }
         if sent.fate == Fate::Refused {
-            return Err(text("was said not to be stored"));
+            return Err(Broken::new(
+                Harm::Phantom,
+                text("was said not to be stored"),
+            ));
         }
         if seq <= sent.floor {
-            return Err(text(
-                "is older than what was acknowledged before it was sent",
+            return Err(Broken::new(
+                Harm::Doubled,
+                text("is older than what was acknowledged before it was sent"),
             ));
         }
         self.place(room, message.epoch, seq, id)
@@ -322,20 +342,22 @@ impl History {
         let known = self.rooms.get_mut(room).ok_or("a room that is none")?;
         let before = *known.epoch.get_or_insert(epoch);
         if before != epoch {
-            return Err(format!(
-                "room {room} was history {before}, and is {epoch} now"
-            ));
+            return Err(format!("room {room} was history {before}, and is {epoch} now").into());
         }
         let other = *known.at.entry(seq).or_insert(id);
         if other != id {
-            return Err(format!(
-                "seq {seq} of room {room} is message {id}, and message {other} was there before"
+            return Err(Broken::new(
+                Harm::Phantom,
+                format!(
+                    "seq {seq} of room {room} is message {id}, and message {other} was there before"
+                ),
             ));
         }
         let sent = self.sent.get_mut(id).ok_or("no such message")?;
         match sent.seen {
-            Some(elsewhere) if elsewhere != seq => Err(format!(
-                "message {id} is twice in room {room}, at {elsewhere} and {seq}"
+            Some(elsewhere) if elsewhere != seq => Err(Broken::new(
+                Harm::Doubled,
+                format!("message {id} is twice in room {room}, at {elsewhere} and {seq}"),
             )),
             _ => {
                 sent.seen = Some(seq);
@@ -369,7 +391,7 @@ impl History {
         Err(format!(
             "the cursor of client {} in room {} is at {is:?}; it was set to {:?}, and perhaps to {:?}",
             key.0, key.1, cursor.set, cursor.maybe
-        ))
+        ).into())
     }
 
     /// All is over, and everything that is stored was shown: is it what was promised?
@@ -377,8 +399,9 @@ impl History {
         for (room, known) in self.rooms.iter().enumerate() {
             for (seq, expected) in known.at.keys().zip(1..) {
                 if *seq != expected {
-                    return Err(format!(
-                        "seq {expected} of room {room} is nowhere, and {seq} is"
+                    return Err(Broken::new(
+                        Harm::SilentCorruption,
+                        format!("seq {expected} of room {room} is nowhere, and {seq} is"),
                     ));
                 }
             }
@@ -386,18 +409,20 @@ impl History {
         for (id, sent) in self.sent.iter().enumerate() {
             match (sent.fate, sent.seen) {
                 (Fate::Acked(seq), seen) if seen != Some(seq) => {
-                    return Err(format!(
-                        "message {id} was acknowledged at {seq} and is at {seen:?}"
+                    return Err(Broken::new(
+                        Harm::LostAck,
+                        format!("message {id} was acknowledged at {seq} and is at {seen:?}"),
                     ));
                 }
                 (Fate::Refused, Some(seq)) => {
-                    return Err(format!(
-                        "message {id} was said not to be stored, and is at {seq}"
+                    return Err(Broken::new(
+                        Harm::Phantom,
+                        format!("message {id} was said not to be stored, and is at {seq}"),
                     ));
                 }
-                (Fate::Pending, _) => return Err(format!("nobody answered message {id}")),
+                (Fate::Pending, _) => return Err(format!("nobody answered message {id}").into()),
                 (fate, _) if sent.keyed && !matches!(fate, Fate::Acked(_)) => {
-                    return Err(format!("message {id} was sent until it was {fate:?}"));
+                    return Err(format!("message {id} was sent until it was {fate:?}").into());
                 }
                 _ => {}
             }
@@ -417,9 +442,12 @@ impl History {
             if let Some((earlier, other)) = before
                 && earlier > seq
             {
-                return Err(format!(
-                    "client {} sent message {other} before {id}, and they are at {earlier} and {seq} of room {}",
-                    sent.client, sent.room
+                return Err(Broken::new(
+                    Harm::Doubled,
+                    format!(
+                        "client {} sent message {other} before {id}, and they are at {earlier} and {seq} of room {}",
+                        sent.client, sent.room
+                    ),
                 ));
             }
         }

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use super::wire::SimListener;
 use super::world::World;
+use crate::campaign::Broken;
 use crate::disk::SimDisk;
 use crate::rig::store_id;
 use crate::rng::Rng;
@@ -32,7 +33,7 @@ pub(super) async fn run(world: Rc<World>, host: usize) -> turmoil::Result {
         if world.lost_power() {
             world.sockets_of_broker(host).go_dark();
         } else {
-            world.hold(format_args!("broker {host}"), led);
+            world.hold(format_args!("broker {host}"), led.map_err(Broken::from));
         }
     }
     std::future::pending().await

@@ -34,6 +34,8 @@ use turmoil::{Builder, Sim};
 use faults::{Faults, client_host};
 use world::World;
 
+use crate::campaign::Broken;
+
 pub use faults::FaultCounts;
 pub use history::Counts;
 
@@ -76,7 +78,7 @@ pub struct Failure {
     /// What repeats it.
     pub seed: u64,
     /// Which promise.
-    pub what: String,
+    pub what: Broken,
     /// The last lines of the trace.
     pub trace: String,
 }
@@ -146,7 +148,7 @@ pub fn run(seed: u64, shows: bool) -> Result<Report, Box<Failure>> {
     let ran = simulate(&world, seed);
     let result = ran.and_then(|report| match PANICS.get() - panics {
         0 => Ok(report),
-        panics => Err(format!("{panics} tasks have panicked")),
+        panics => Err(format!("{panics} tasks have panicked").into()),
     });
     result.map_err(|what| {
         let lines = if shows { usize::MAX } else { LINES_SHOWN };
@@ -167,7 +169,7 @@ fn count_panics() {
     });
 }
 
-fn simulate(world: &Rc<World>, seed: u64) -> Result<Report, String> {
+fn simulate(world: &Rc<World>, seed: u64) -> Result<Report, Broken> {
     let mut sim = build(world, seed);
     let mut faults = Faults::new(world);
     while world.now() < world.shape.chaos {
@@ -226,7 +228,7 @@ fn build(world: &Rc<World>, seed: u64) -> Sim<'static> {
     sim
 }
 
-fn step(world: &World, sim: &mut Sim<'_>) -> Result<(), String> {
+fn step(world: &World, sim: &mut Sim<'_>) -> Result<(), Broken> {
     sim.step().map_err(|error| error.to_string())?;
     world.clock.advance(world.shape.tick);
     world.failure().map_or(Ok(()), Err)
@@ -238,11 +240,11 @@ fn wait(
     sim: &mut Sim<'_>,
     faults: &mut Faults<'_>,
     undone: impl Fn() -> Option<String>,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     let until = world.now() + DRAINED_WITHIN;
     while let Some(left) = undone() {
         if world.now() > until {
-            return Err(format!("nothing moves any more: {left}"));
+            return Err(format!("nothing moves any more: {left}").into());
         }
         // A leader may have been about to leave.
         faults.turn(sim, true);

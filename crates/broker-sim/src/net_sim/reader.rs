@@ -65,7 +65,7 @@ pub(super) async fn read(life: Life, room: usize, mut rng: Rng) {
                 life.note(format_args!("subscribing to room {room}: {error}"));
             }
             Err(error) => {
-                life.hold(Err(format!("subscribing to room {room}: {error:?}")));
+                life.hold(Err(format!("subscribing to room {room}: {error:?}").into()));
                 return;
             }
         }
@@ -99,7 +99,8 @@ impl Reader {
             return Err(format!(
                 "a subscription to room {} begins at {next} in place of {wanted}",
                 self.room
-            ));
+            )
+            .into());
         }
         self.progress(life, next);
         loop {
@@ -110,12 +111,11 @@ impl Reader {
             let item = match subscription.next().await {
                 Some(Ok(item)) => item,
                 Some(Err(error)) => {
-                    return Err(format!(
-                        "the subscription to room {} fails: {error:?}",
-                        self.room
-                    ));
+                    return Err(
+                        format!("the subscription to room {} fails: {error:?}", self.room).into(),
+                    );
                 }
-                None => return Err(format!("the subscription to room {} ends", self.room)),
+                None => return Err(format!("the subscription to room {} ends", self.room).into()),
             };
             self.take(life, item, subscription.position())?;
             taken += 1;
@@ -129,20 +129,19 @@ impl Reader {
         let room = self.room;
         let Item::Message(message) = item else {
             // Nothing is removed and nothing is damaged here.
-            return Err(format!("room {room} tells {item:?}"));
+            return Err(format!("room {room} tells {item:?}").into());
         };
         let seq = message.seq.get();
         if let Some(wanted) = self.wanted
             && seq != wanted
         {
-            return Err(format!(
-                "room {room} goes on with seq {seq} in place of {wanted}"
-            ));
+            return Err(format!("room {room} goes on with seq {seq} in place of {wanted}").into());
         }
         if position != Position::new(message.epoch, Seq::new(seq + 1)) {
             return Err(format!(
                 "a reader of room {room} took seq {seq} and stands at {position:?}"
-            ));
+            )
+            .into());
         }
         self.wanted = Some(seq + 1);
         self.progress(life, seq + 1);
@@ -197,9 +196,7 @@ impl Life {
             self.world.history.borrow().used_rooms(),
         );
         if !used.is_subset(&names) {
-            return Err(format!(
-                "there are rooms {names:?}, and {used:?} are in use"
-            ));
+            return Err(format!("there are rooms {names:?}, and {used:?} are in use").into());
         }
         for (room, handle) in self.rooms.iter().enumerate() {
             if !names.contains(handle.name().as_str()) {

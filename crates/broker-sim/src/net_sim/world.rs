@@ -12,6 +12,7 @@ use broker_proto::Micros;
 
 use super::history::{History, Verdict};
 use super::wire::Sockets;
+use crate::campaign::Broken;
 use crate::disk::SimDisk;
 use crate::rig::Limits;
 use crate::rng::Rng;
@@ -107,7 +108,7 @@ pub(super) struct World {
     /// By client: what it still waits to read, by a number of its own, with room and next seq.
     pub(super) readers: RefCell<Vec<Vec<(usize, u64)>>>,
     rng: RefCell<Rng>,
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Broken>>,
     trace: RefCell<Trace>,
 }
 
@@ -189,14 +190,15 @@ impl World {
     /// Notes a broken promise; the first one counts.
     pub(super) fn hold(&self, who: impl fmt::Display, verdict: Verdict) {
         if let Err(broken) = verdict {
-            self.note(&who, format_args!("BROKEN {broken}"));
+            self.note(&who, format_args!("{broken}"));
             let mut failure = self.failure.borrow_mut();
-            failure.get_or_insert_with(|| format!("{who}: {broken}"));
+            let what = format!("{who}: {}", broken.what);
+            failure.get_or_insert_with(|| Broken::new(broken.harm, what));
         }
     }
 
     /// The first broken promise.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<Broken> {
         self.failure.borrow().clone()
     }
 

@@ -7,7 +7,9 @@ use broker_sim::agent::Work;
 use broker_sim::fleet::{Fleet, PATIENCE, bytes_below, drop_cache};
 use broker_sim::history::monotonic_nanos;
 
-use crate::fleets::{await_holder, expect_clean, pauses, program, publisher, seed, subscriber};
+use crate::fleets::{
+    await_holder, expect_clean, pauses, program, publisher, seed, subscriber, tally,
+};
 use crate::setting;
 
 /// Payload bytes of a message of the past.
@@ -59,6 +61,7 @@ fn big_log() {
     println!("  SIGKILL to first new ack, nothing cached: {spread}");
     println!("  start of all processes to first ack, nothing cached: {cold_start:?}");
     println!("  {:?}", verdict.counts);
+    println!("{}", tally("big_log", kills, &verdict));
     expect_clean(&verdict);
 }
 

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use broker_sim::agent::Work;
+use broker_sim::campaign::{self, Tally};
 use broker_sim::fleet::{Fleet, Leader, PATIENCE, Program, Spread};
 use broker_sim::history::check::Verdict;
 use broker_sim::history::monotonic_nanos;
-
-use crate::setting;
 
 /// A take-over that takes longer than this is a failure, on any machine.
 const TAKEOVER_MAX: Duration = Duration::from_secs(10);
@@ -20,7 +19,7 @@ pub(crate) fn program() -> Program {
 
 /// The seed of a test: from `BROKER_SEED`, else always the same. What depends on time differs all the same.
 pub(crate) fn seed() -> u64 {
-    setting("BROKER_SEED", 1)
+    campaign::seed(1)
 }
 
 /// Rooms that everybody uses.
@@ -63,6 +62,14 @@ pub(crate) fn await_holder(fleet: &mut Fleet, term: u64) -> anyhow::Result<Leade
         ensure!(monotonic_nanos() < deadline, "nobody takes the lock");
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// What a test with real processes did, for a report.
+pub(crate) fn tally(test: &str, kills: u64, verdict: &Verdict) -> Tally {
+    Tally::new(test, seed())
+        .with("kills", kills)
+        .with("acks", verdict.counts.acked)
+        .with("terms", verdict.counts.terms)
 }
 
 /// Fails unless everything was kept and no application saw a failure.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use broker_sim::Rng;
 use broker_sim::agent::{Role, Work};
+use broker_sim::campaign::deep;
 use broker_sim::fleet::Fleet;
 
 use crate::fleets::{
-    await_holder, expect_clean, pauses, program, publisher, rooms, seed, subscriber,
+    await_holder, expect_clean, pauses, program, publisher, rooms, seed, subscriber, tally,
 };
-use crate::setting;
 
 /// Kills leaders at random moments, `kills` times.
 fn kill_leaders(fleet: &mut Fleet, rng: &mut Rng, kills: u64) {
@@ -43,7 +43,7 @@ fn kill_leaders(fleet: &mut Fleet, rng: &mut Rng, kills: u64) {
 
 #[test]
 fn kill9_takeover() {
-    let kills = setting("BROKER_TAKEOVER_KILLS", 60);
+    let kills = deep("BROKER_TAKEOVER_KILLS", 60);
     let parent = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(seed());
     let mut fleet = Fleet::new(program(), parent.path()).unwrap();
@@ -58,6 +58,7 @@ fn kill9_takeover() {
     println!("kill9_takeover: seed {}, {kills} kills", seed());
     println!("  SIGKILL to first new ack: {spread}, {cut_short} killed before it");
     println!("  {:?}", verdict.counts);
+    println!("{}", tally("kill9_takeover", kills, &verdict));
     expect_clean(&verdict);
     // Nobody may have seen a leader that was killed while it began.
     assert!(verdict.counts.terms > kills / 2, "{verdict}");
@@ -66,7 +67,7 @@ fn kill9_takeover() {
 /// A leader is told to leave, and while it hands over it is killed, or who comes next, or both, and others join.
 #[test]
 fn a_handover_survives_the_death_of_either_side() {
-    let rounds = setting("BROKER_TAKEOVER_KILLS", 60);
+    let rounds = deep("BROKER_TAKEOVER_KILLS", 60);
     let parent = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(seed());
     let mut fleet = Fleet::new(program(), parent.path()).unwrap();
@@ -107,13 +108,15 @@ fn a_handover_survives_the_death_of_either_side() {
     let verdict = fleet.check().unwrap();
     println!("handovers: seed {}, {rounds} rounds", seed());
     println!("  {:?}", verdict.counts);
+    let test = "a_handover_survives_the_death_of_either_side";
+    println!("{}", tally(test, rounds, &verdict));
     expect_clean(&verdict);
 }
 
 /// The port moves along with the leader: whoever only knows the address goes on.
 #[test]
 fn a_plain_tcp_client_rides_over_takeovers() {
-    let kills = setting("BROKER_TAKEOVER_KILLS", 60).div_ceil(6);
+    let kills = deep("BROKER_TAKEOVER_KILLS", 60).div_ceil(6);
     let address = {
         let door = TcpListener::bind("127.0.0.1:0").unwrap();
         door.local_addr().unwrap()
@@ -144,5 +147,7 @@ fn a_plain_tcp_client_rides_over_takeovers() {
     let verdict = fleet.check().unwrap();
     let (spread, _) = pauses(&fleet).unwrap();
     println!("tcp: seed {}, {kills} kills, {spread}", seed());
+    let test = "a_plain_tcp_client_rides_over_takeovers";
+    println!("{}", tally(test, kills, &verdict));
     expect_clean(&verdict);
 }

@@ -1,13 +1,14 @@
 //! Production server and client on a simulated network with faults. `BROKER_NET_SEEDS` says how many seeds to run, `BROKER_SEED`
 //! where to begin; `BROKER_NET_TRACE=1` shows the whole trace of a run that fails.
 
+use broker_sim::campaign::{self, Tally, deep};
 use broker_sim::net_sim::{Report, run};
 
 use crate::setting;
 
 #[test]
 fn net_sim() {
-    let (seed, seeds) = (setting("BROKER_SEED", 1), setting("BROKER_NET_SEEDS", 300));
+    let (seed, seeds) = (campaign::seed(1), deep("BROKER_NET_SEEDS", 300));
     println!("BROKER_SEED={seed} BROKER_NET_SEEDS={seeds}");
     let shows = setting("BROKER_NET_TRACE", 0) > 0;
     let mut total = Report::default();
@@ -18,11 +19,17 @@ fn net_sim() {
         }
     }
     println!("{seeds} seeds; {total}");
+    let faults = total.faults.named().into_iter().map(|(_, count)| count);
+    let tally = Tally::new("net_sim", seed)
+        .with("seeds", seeds)
+        .with("acks", total.counts.acked)
+        .with("faults", faults.sum());
+    println!("{tally}");
 }
 
 #[test]
 fn a_seed_repeats_its_run() {
-    let seed = setting("BROKER_SEED", 1);
+    let seed = campaign::seed(1);
     println!("BROKER_SEED={seed}");
     let [first, again, other] = [seed, seed, seed + 1].map(|seed| match run(seed, false) {
         Ok(report) => report,

@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use broker_sim::agent::Work;
+use broker_sim::campaign::deep;
 use broker_sim::fleet::Fleet;
 
-use crate::fleets::{await_holder, expect_clean, pauses, program, rooms, seed};
+use crate::fleets::{await_holder, expect_clean, pauses, program, rooms, seed, tally};
 use crate::setting;
 
 /// Processes.
@@ -25,7 +26,7 @@ fn member() -> Work {
 /// that one says that it leads. A term is given by who holds the lock, and only to who is in it.
 #[test]
 fn stampede() {
-    let rounds = setting("BROKER_STAMPEDE_ROUNDS", 20);
+    let rounds = deep("BROKER_STAMPEDE_ROUNDS", 20);
     let agents = setting("BROKER_STAMPEDE_AGENTS", AGENTS);
     let parent = tempfile::tempdir().unwrap();
     let mut fleet = Fleet::new(program(), parent.path()).unwrap();
@@ -50,6 +51,7 @@ fn stampede() {
     );
     println!("  SIGKILL to first new ack: {spread}, {cut_short} killed before it");
     println!("  {:?}", verdict.counts);
+    println!("{}", tally("stampede", rounds, &verdict));
     expect_clean(&verdict);
     // When they leave in the end they hand over, which makes further terms.
     assert!(verdict.counts.terms > rounds, "{verdict}");

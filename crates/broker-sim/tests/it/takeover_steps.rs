@@ -13,7 +13,7 @@ use broker_sim::Rng;
 use broker_sim::agent::{Role, Work};
 use broker_sim::fleet::{Ended, Fleet, Leader, PATIENCE, Sighting, Step, Tracer};
 
-use crate::fleets::{expect_clean, pauses, program, publisher, rooms, seed, subscriber};
+use crate::fleets::{expect_clean, pauses, program, publisher, rooms, seed, subscriber, tally};
 use crate::setting;
 
 /// Between two looks at what the agents say.
@@ -28,6 +28,17 @@ enum Victim {
     Heir,
     /// Who hands it over.
     Leaver,
+}
+
+impl Victim {
+    /// The test that kills it.
+    fn test(self) -> &'static str {
+        match self {
+            Self::Successor => "a_new_leader_is_killed_at_each_step",
+            Self::Heir => "an_heir_is_killed_at_each_step_of_a_handover",
+            Self::Leaver => "a_leader_is_killed_at_each_step_of_its_handover",
+        }
+    }
 }
 
 /// What happens to the victim.
@@ -52,7 +63,7 @@ struct Seen {
 
 /// How often a call was tried.
 #[derive(Debug, Default, Clone, Copy)]
-struct Tally {
+struct Tried {
     known: u32,
     tried: u32,
     killed: u32,
@@ -224,17 +235,17 @@ impl Scene {
     }
 
     /// Ends all, checks everything, and tells what was done.
-    fn finish(mut self, title: &str, tallies: &BTreeMap<String, Tally>) {
+    fn finish(mut self, title: &str, tallies: &BTreeMap<String, Tried>) {
         self.fleet.finish().unwrap();
         let verdict = self.fleet.check().unwrap();
         println!("{title}: seed {}", seed());
-        for (call, tally) in tallies {
-            let Tally {
+        for (call, tried) in tallies {
+            let Tried {
                 known,
                 tried,
                 killed,
                 late,
-            } = tally;
+            } = tried;
             println!(
                 "  {call:12} {known:4} calls, {tried:4} tried, {killed:4} killed there, {late} of them late"
             );
@@ -246,6 +257,8 @@ impl Scene {
             );
         }
         println!("  {:?}", verdict.counts);
+        let killed = tallies.values().map(|tried| u64::from(tried.killed)).sum();
+        println!("{}", tally(title, killed, &verdict));
         expect_clean(&verdict);
     }
 }
@@ -286,7 +299,7 @@ fn plan(calls: Vec<Step>, rng: &mut Rng, all: bool) -> BTreeMap<String, Vec<Step
 /// Kills the victim at its calls: one of each kind, then a second of each, as long as there is time, or all.
 fn kill_at_each_step(victim: Victim, time: Duration) {
     if !Tracer::is_available() {
-        println!("SKIPPED(strace): {victim:?}");
+        println!("SKIPPED(strace)");
         return;
     }
     let all = std::env::var("BROKER_STEPS").is_ok_and(|value| value == "all");
@@ -295,7 +308,7 @@ fn kill_at_each_step(victim: Victim, time: Duration) {
     let begun = Instant::now();
     let calls = scene.round(victim, &Fate::Watched).calls;
     let mut plan = plan(calls, &mut rng, all);
-    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut tallies: BTreeMap<String, Tried> = BTreeMap::new();
     for (call, steps) in &plan {
         let known = u32::try_from(steps.len()).unwrap();
         tallies.entry(call.clone()).or_default().known = known;
@@ -309,18 +322,18 @@ fn kill_at_each_step(victim: Victim, time: Duration) {
             let step = steps.remove(0);
             left |= !steps.is_empty();
             let seen = scene.round(victim, &Fate::At(step));
-            let tally = tallies.entry(call.clone()).or_default();
-            tally.tried += 1;
-            tally.killed += u32::from(seen.killed);
-            tally.late += u32::from(seen.late);
+            let here = tallies.entry(call.clone()).or_default();
+            here.tried += 1;
+            here.killed += u32::from(seen.killed);
+            here.late += u32::from(seen.late);
         }
         if !left {
             break;
         }
     }
-    scene.finish(&format!("takeover_steps, {victim:?}"), &tallies);
-    let (tried, killed) = tallies.values().fold((0, 0), |(tried, killed), tally| {
-        (tried + tally.tried, killed + tally.killed)
+    scene.finish(victim.test(), &tallies);
+    let (tried, killed) = tallies.values().fold((0, 0), |(tried, killed), here| {
+        (tried + here.tried, killed + here.killed)
     });
     println!(
         "  killed at {killed} of {tried} steps in {:.1?}",
@@ -335,7 +348,7 @@ fn kill_at_each_step(victim: Victim, time: Duration) {
     } else {
         "flock"
     };
-    assert!(tallies.get(locked).is_some_and(|tally| tally.tried > 0));
+    assert!(tallies.get(locked).is_some_and(|here| here.tried > 0));
 }
 
 #[test]
@@ -369,8 +382,6 @@ fn a_new_leader_is_killed_at_random_moments() {
         let time = Duration::from_micros(rng.below(60_000));
         scene.round(victim, &Fate::After(time));
     }
-    scene.finish(
-        &format!("takeover_steps, at random, {rounds} rounds"),
-        &BTreeMap::new(),
-    );
+    println!("{rounds} rounds");
+    scene.finish("a_new_leader_is_killed_at_random_moments", &BTreeMap::new());
 }

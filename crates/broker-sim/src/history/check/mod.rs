@@ -30,6 +30,7 @@ use self::cursors::Cursors;
 use self::leaders::Leaders;
 use self::room::RoomCheck;
 use super::event::{Event, Id, Place};
+use crate::campaign::{Broken, Harm};
 
 /// How many violations are told in words.
 const TOLD_MAX: usize = 50;
@@ -65,6 +66,22 @@ pub enum Kind {
     Cursor,
     /// The history itself makes no sense: the test is wrong, not the broker.
     Malformed,
+}
+
+impl Kind {
+    /// Which promise that is.
+    #[must_use]
+    pub fn harm(self) -> Harm {
+        match self {
+            Self::Lost => Harm::LostAck,
+            Self::Phantom | Self::Refused => Harm::Phantom,
+            Self::Replaced | Self::Gap => Harm::SilentCorruption,
+            Self::Doubled | Self::Repeated | Self::SenderOrder | Self::RealTime => Harm::Doubled,
+            Self::Epoch | Self::TwoLeaders | Self::TermFell | Self::Cursor | Self::Malformed => {
+                Harm::Other
+            }
+        }
+    }
 }
 
 /// Something broken.
@@ -178,7 +195,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:?}", self.counts)?;
         for (kind, count) in &self.broken {
-            writeln!(f, "BROKEN {kind:?}: {count}")?;
+            let broken = Broken::new(kind.harm(), format!("{kind:?}: {count}"));
+            writeln!(f, "{broken}")?;
         }
         for violation in &self.violations {
             writeln!(f, "  {violation}")?;
