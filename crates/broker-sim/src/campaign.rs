@@ -154,6 +154,13 @@ impl Broken {
         }
     }
 
+    /// The same, and where or when it was.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.what = format!("{place}: {}", self.what);
+        self
+    }
+
     /// The harm that a line of output tells of.
     #[must_use]
     pub fn parse(line: &str) -> Option<Harm> {

@@ -10,6 +10,7 @@ use std::fmt;
 
 use broker_core::log::RecoveryError;
 
+use crate::campaign::Broken;
 use crate::disk::{CrashMode, Errno, Fault, SimDisk};
 use crate::oracle::{Ledger, Verdict, check};
 use crate::rig::{Limits, Rig};
@@ -52,7 +53,7 @@ pub struct Failure {
     /// Which workload, and where in it.
     pub place: String,
     /// What was wrong.
-    pub what: String,
+    pub what: Broken,
     /// What the disk was asked.
     pub history: String,
 }
@@ -143,7 +144,7 @@ pub fn explore(seed: u64, states: u64, only: Option<u64>) -> Result<Explored, Fa
 }
 
 /// What was wrong, where, and on which disk.
-type Broken = (String, String, Option<SimDisk>);
+type Found = (Broken, String, Option<SimDisk>);
 
 impl Scene {
     fn draw(rng: &mut Rng) -> Self {
@@ -163,7 +164,7 @@ impl Scene {
 }
 
 /// Runs a workload without a fault and cuts it off before every change of the disk, in every way.
-fn at_every_moment(scene: &mut Scene, explored: &mut Explored) -> Result<(), Broken> {
+fn at_every_moment(scene: &mut Scene, explored: &mut Explored) -> Result<(), Found> {
     let disk = SimDisk::new(scene.rng.next());
     disk.keep_moments();
     let mut rig = open(&disk, scene).map_err(|what| (what, "the start".to_owned(), None))?;
@@ -208,8 +209,8 @@ fn open(disk: &SimDisk, scene: &mut Scene) -> Verdict<Rig> {
     Rig::open(disk, scene.limits, &mut scene.rng).map_err(|error| unopened(&error))
 }
 
-fn unopened(error: &RecoveryError) -> String {
-    format!("the store cannot be opened: {}", chain(error))
+fn unopened(error: &RecoveryError) -> Broken {
+    format!("the store cannot be opened: {}", chain(error)).into()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -225,7 +226,7 @@ fn cut_off(
     scene: &mut Scene,
     explored: &mut Explored,
     place: &str,
-) -> Result<(), Broken> {
+) -> Result<(), Found> {
     explored.moments += 1;
     for cut in Cut::all() {
         if cut.is_redundant(moment) {
@@ -249,8 +250,8 @@ fn go_on(
     scene: &mut Scene,
     explored: &mut Explored,
     place: &str,
-) -> Result<(), Broken> {
-    let broken = |what: String, when: &str, disk: &SimDisk| {
+) -> Result<(), Found> {
+    let broken = |what: Broken, when: &str, disk: &SimDisk| {
         (what, format!("{place}, {when}"), Some(disk.clone()))
     };
     litter(left, &mut scene.rng);
@@ -336,7 +337,7 @@ fn litter(disk: &SimDisk, rng: &mut Rng) {
 }
 
 /// Runs a workload in which one call, or all from one on, fail.
-fn with_a_fault(scene: &mut Scene, explored: &mut Explored) -> Result<(), Broken> {
+fn with_a_fault(scene: &mut Scene, explored: &mut Explored) -> Result<(), Found> {
     let disk = SimDisk::new(scene.rng.next());
     let at = 1 + scene.rng.below(160);
     let fault = Trouble::draw(&mut scene.rng);
@@ -346,7 +347,7 @@ fn with_a_fault(scene: &mut Scene, explored: &mut Explored) -> Result<(), Broken
     scene.ledger.faults = true;
     scene.ledger.lied_to = fault == Trouble::Once(Fault::DroppedWrite);
     let broken =
-        |what: String, when: String| (what, format!("{place}, {when}"), Some(disk.clone()));
+        |what: Broken, when: String| (what, format!("{place}, {when}"), Some(disk.clone()));
     let Ok(mut rig) = Rig::open(&disk, scene.limits, &mut scene.rng) else {
         return Ok(());
     };
@@ -400,7 +401,7 @@ fn cut_off_once(
     scene: &mut Scene,
     explored: &mut Explored,
     place: &str,
-) -> Result<(), Broken> {
+) -> Result<(), Found> {
     explored.moments += 1;
     moment.set_capacity(None);
     let cuts: Vec<Cut> = Cut::all().collect();

@@ -18,11 +18,18 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
+use crate::campaign::{Broken, Harm};
+
 /// The message extension that says who sent a message; its value is producer and number.
 const IDENTITY: u16 = extension::HEADERS;
 
-/// Something that must not be. The text is for the person who looks for the reason.
-pub type Verdict<T = ()> = Result<T, String>;
+/// Something that must not be: which kind of harm, and a text for the person who looks for the reason.
+pub type Verdict<T = ()> = Result<T, Broken>;
+
+/// A promise that did not hold.
+pub(crate) fn broken<T>(harm: Harm, what: impl Into<String>) -> Verdict<T> {
+    Err(Broken::new(harm, what))
+}
 
 /// One message, whoever looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,7 +153,7 @@ pub struct Ledger {
 /// # Errors
 /// Never, unless the rules for names change.
 pub fn room_name(room: u16) -> Verdict<RoomName> {
-    RoomName::parse(&format!("room-{room}")).map_err(|error| error.to_string())
+    RoomName::parse(&format!("room-{room}")).map_err(|error| error.to_string().into())
 }
 
 /// The room of a name.
@@ -267,8 +274,7 @@ impl Ledger {
                         producer: producer_of(*producer),
                         number,
                     };
-                    self.refused(id, *code)
-                        .map_err(|why| format!("{why} ({detail})"))?;
+                    self.refused(id, *code).map_err(|why| why.at(detail))?;
                 }
                 Ok(())
             }
@@ -278,13 +284,11 @@ impl Ledger {
 
     fn acked(&mut self, producer: u16, run: &AckRun) -> Verdict {
         let Some(room) = room_of(run.room.as_str()) else {
-            return Err(format!(
-                "an ack names {}, where nobody ever sent anything",
-                run.room
-            ));
+            let what = format!("an ack names {}, where nobody ever sent anything", run.room);
+            return broken(Harm::Phantom, what);
         };
         if run.level != Level::SYNCED {
-            return Err(format!("an ack has level {:?}", run.level));
+            return broken(Harm::Other, format!("an ack has level {:?}", run.level));
         }
         self.epoch(room, run.epoch)?;
         for n in 0..u64::from(run.count) {
@@ -294,26 +298,29 @@ impl Ledger {
             };
             let seq = run.first_seq.get() + n;
             let lied_to = self.lied_to;
-            let sent = self
-                .sent
-                .get_mut(&id)
-                .ok_or_else(|| format!("{id:?} was acknowledged and never sent"))?;
+            let sent = self.sent.get_mut(&id).ok_or_else(|| {
+                Broken::new(
+                    Harm::Phantom,
+                    format!("{id:?} was acknowledged and never sent"),
+                )
+            })?;
             if sent.room != room {
-                return Err(format!(
+                let what = format!(
                     "{id:?} was sent to room {} and acknowledged in {room}",
                     sent.room
-                ));
+                );
+                return broken(Harm::SilentCorruption, what);
             }
             match sent.fate {
                 Fate::Acked(before) if before != seq && !lied_to => {
-                    return Err(format!(
-                        "{id:?} was acknowledged with seq {before} and then with {seq}"
-                    ));
+                    let what =
+                        format!("{id:?} was acknowledged with seq {before} and then with {seq}");
+                    return broken(Harm::Doubled, what);
                 }
                 Fate::Refused if !sent.doubtful => {
-                    return Err(format!(
-                        "{id:?} was refused for good and then acknowledged with seq {seq}"
-                    ));
+                    let what =
+                        format!("{id:?} was refused for good and then acknowledged with seq {seq}");
+                    return broken(Harm::Phantom, what);
                 }
                 _ => sent.fate = Fate::Acked(seq),
             }
@@ -340,7 +347,8 @@ impl Ledger {
             // It never says so of what it has stored.
             Fate::Acked(_) if (says_nothing && code != ErrorCode::READ_ONLY) || lied_to => {}
             Fate::Acked(seq) => {
-                return Err(format!("{id:?} has seq {seq} and was refused with {code}"));
+                let what = format!("{id:?} has seq {seq} and was refused with {code}");
+                return broken(Harm::LostAck, what);
             }
             Fate::Open | Fate::Unknown | Fate::Refused
                 if [ErrorCode::OUTCOME_UNKNOWN, ErrorCode::IN_DOUBT].contains(&code) =>
@@ -377,7 +385,8 @@ impl Ledger {
             .epoch
             .get_or_insert(epoch);
         if *known != epoch && !lied_to {
-            return Err(format!("room {room} had epoch {known} and now has {epoch}"));
+            let what = format!("room {room} had epoch {known} and now has {epoch}");
+            return broken(Harm::SilentCorruption, what);
         }
         Ok(())
     }
@@ -389,34 +398,34 @@ impl Ledger {
     pub fn show(&mut self, room: u16, seq: u64, id: MessageId) -> Verdict {
         let lied_to = self.lied_to;
         let Some(sent) = self.sent.get(&id) else {
-            return Err(format!(
-                "room {room} shows {id:?} at seq {seq}, which was never sent"
-            ));
+            let what = format!("room {room} shows {id:?} at seq {seq}, which was never sent");
+            return broken(Harm::Phantom, what);
         };
         if sent.room != room {
-            return Err(format!(
+            let what = format!(
                 "room {room} shows {id:?} at seq {seq}, which was sent to room {}",
                 sent.room
-            ));
+            );
+            return broken(Harm::SilentCorruption, what);
         }
         match sent.fate {
             Fate::Acked(acked) if acked != seq && !lied_to => {
-                return Err(format!(
-                    "{id:?} was acknowledged with seq {acked} and is shown at {seq}"
-                ));
+                let what =
+                    format!("{id:?} was acknowledged with seq {acked} and is shown at {seq}");
+                return broken(Harm::Doubled, what);
             }
             Fate::Refused if !sent.doubtful => {
-                return Err(format!(
-                    "{id:?} was refused and is shown at seq {seq} of room {room}"
-                ));
+                let what = format!("{id:?} was refused and is shown at seq {seq} of room {room}");
+                return broken(Harm::Phantom, what);
             }
             _ => {}
         }
         let before = self.rooms.entry(room).or_default().shown.insert(seq, id);
         match before {
-            Some(before) if before != id && !lied_to => Err(format!(
-                "seq {seq} of room {room} was {before:?} and is {id:?} now"
-            )),
+            Some(before) if before != id && !lied_to => broken(
+                Harm::Phantom,
+                format!("seq {seq} of room {room} was {before:?} and is {id:?} now"),
+            ),
             _ => Ok(()),
         }
     }
@@ -449,9 +458,9 @@ impl Ledger {
             Ok(position) => {
                 let moved = cursor.open.iter().position(|to| to == position);
                 if moved.is_none() && *position != cursor.settled && !self.lied_to {
-                    return Err(format!(
-                        "cursor {key:?} stands at {position:?}, but was set to {cursor:?}"
-                    ));
+                    let what =
+                        format!("cursor {key:?} stands at {position:?}, but was set to {cursor:?}");
+                    return broken(Harm::LostAck, what);
                 }
                 cursor.settled = *position;
                 if let Some(moved) = moved {
@@ -466,9 +475,10 @@ impl Ledger {
             Err(StoreError::NoSpace { .. } | StoreError::ReadOnly { .. } | StoreError::Closed) => {
                 Ok(())
             }
-            Err(error) => Err(format!(
-                "cursor {key:?}: {error}, but was set to {cursor:?}"
-            )),
+            Err(error) => broken(
+                Harm::LostAck,
+                format!("cursor {key:?}: {error}, but was set to {cursor:?}"),
+            ),
         }
     }
 }
@@ -479,8 +489,9 @@ pub mod check {
 
     use broker_core::store::Store;
 
-    use super::{Fate, Ledger, MessageId, Verdict};
-    use crate::rig::Rig;
+    use super::{Fate, Ledger, MessageId, Verdict, broken};
+    use crate::campaign::Harm;
+    use crate::rig::{Rig, Shown};
 
     /// Checks a store that was just opened, on a disk without faults, after a crash. Everything that it shows is shown from then on.
     ///
@@ -489,19 +500,22 @@ pub mod check {
     pub fn after_recovery(rig: &mut Rig, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
         let info = rig.store.info();
         if info.term.get() <= ledger.term {
-            return Err(format!(
-                "the term is {} and was {} before",
-                info.term, ledger.term
-            ));
+            let what = format!("the term is {} and was {} before", info.term, ledger.term);
+            return broken(Harm::Other, what);
         }
         if let Some(reason) = info.read_only {
-            return Err(format!("a new leader is read-only: {reason}"));
+            return broken(Harm::Other, format!("a new leader is read-only: {reason}"));
         }
         if info.damaged > 0 && !ledger.lied_to {
-            return Err(format!(
-                "{} places are damaged and nothing did it",
-                info.damaged
-            ));
+            // What it cost is worse than the false alarm, if it cost something.
+            let cost = contents(rig, ledger, bytes_max)
+                .and_then(|present| nothing_is_lost(ledger, &present));
+            cost.or_else(|cost| match cost.harm {
+                Harm::Other => Ok(()),
+                _ => Err(cost.at("told as damage, and nothing did it")),
+            })?;
+            let what = format!("{} places are damaged and nothing did it", info.damaged);
+            return broken(Harm::Other, what);
         }
         let present = contents(rig, ledger, bytes_max)?;
         if !ledger.lied_to {
@@ -523,26 +537,47 @@ pub mod check {
             let shown = rig
                 .read(ledger, room, 1, bytes_max)?
                 .ok_or_else(|| format!("room {room} is listed and does not exist"))?;
-            if !shown.skips.is_empty() && !ledger.lied_to {
-                return Err(format!("room {room} tells of damage: {:?}", shown.skips));
-            }
+            nothing_is_damaged(ledger, room, &shown)?;
             let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
             for (seq, id) in shown.messages {
                 let other = present.insert(id, seq);
                 // What told the store of a number can be lost while its message is not; then the store says that it is damaged.
                 let excused = ledger.lied_to && rig.store.info().damaged > 0;
                 if let Some(other) = other.filter(|_| !excused) {
-                    return Err(format!("{id:?} is stored twice, at seqs {other} and {seq}"));
+                    let what = format!("{id:?} is stored twice, at seqs {other} and {seq}");
+                    return broken(Harm::Doubled, what);
                 }
                 let before = newest.insert(id.producer, id.number);
                 if before.is_some_and(|before| before >= id.number) && !ledger.lied_to {
-                    return Err(format!(
-                        "in room {room} {id:?} comes after number {before:?}"
-                    ));
+                    let what = format!("in room {room} {id:?} comes after number {before:?}");
+                    return broken(Harm::Doubled, what);
                 }
             }
         }
         Ok(present)
+    }
+
+    /// A disk that told the truth leaves no damage.
+    ///
+    /// # Errors
+    /// When a reader is told of some.
+    pub fn nothing_is_damaged(ledger: &Ledger, room: u16, shown: &Shown) -> Verdict {
+        if shown.skips.is_empty() || ledger.lied_to {
+            return Ok(());
+        }
+        let known = ledger.rooms.get(&room);
+        let was_there = shown.skips.iter().any(|(from, to)| {
+            known.is_some_and(|known| known.shown.range(from..=to).next().is_some())
+        });
+        let harm = if was_there {
+            Harm::LostAck
+        } else {
+            Harm::Other
+        };
+        broken(
+            harm,
+            format!("room {room} tells of damage: {:?}", shown.skips),
+        )
     }
 
     fn nothing_is_lost(ledger: &Ledger, present: &BTreeMap<MessageId, u64>) -> Verdict {
@@ -550,18 +585,20 @@ pub mod check {
             if let Fate::Acked(seq) = sent.fate
                 && !present.contains_key(id)
             {
-                return Err(format!(
+                let what = format!(
                     "{id:?}, acknowledged with seq {seq} of room {}, is gone",
                     sent.room
-                ));
+                );
+                return broken(Harm::LostAck, what);
             }
         }
         for (number, room) in &ledger.rooms {
             for (seq, id) in &room.shown {
                 if present.get(id) != Some(seq) {
-                    return Err(format!(
+                    let what = format!(
                         "a reader of room {number} was shown {id:?} at seq {seq}, and it is gone"
-                    ));
+                    );
+                    return broken(Harm::Phantom, what);
                 }
             }
         }
@@ -577,7 +614,7 @@ pub mod check {
             }
             if present.contains_key(id) {
                 if let Some(absent) = absent {
-                    return Err(format!("{id:?} is there without {absent:?}"));
+                    return broken(Harm::Doubled, format!("{id:?} is there without {absent:?}"));
                 }
             } else if sent.fate == Fate::Open {
                 absent = absent.or(Some(*id));

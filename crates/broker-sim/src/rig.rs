@@ -13,8 +13,9 @@ use broker_proto::record::{encode_message_head, next_record};
 use broker_proto::{Epoch, Micros, Position, Seq, SkipReason, StartAt, StoreId, publish};
 use bytes::BytesMut;
 
+use crate::campaign::{Broken, Harm};
 use crate::disk::SimDisk;
-use crate::oracle::{Ledger, MessageId, Verdict, producer_key, room_name, room_of};
+use crate::oracle::{Ledger, MessageId, Verdict, broken, producer_key, room_name, room_of};
 use crate::rng::Rng;
 
 /// Small limits, so that a few messages fill segments and make checkpoints due.
@@ -147,7 +148,7 @@ impl Rig {
             expected_head: None,
         };
         let queued = self.store.append(append, &self.mailbox);
-        queued.map_err(|_| "the queue is full".to_owned())
+        queued.map_err(|_| "the queue is full".into())
     }
 
     /// Asks for a cursor to be moved.
@@ -240,7 +241,8 @@ impl Rig {
             ledger.epoch(room, reply.epoch)?;
             if let Some(skip) = reply.skip {
                 if skip.reason != SkipReason::DAMAGED || skip.from.get() != from {
-                    return Err(format!("room {room} skips {skip:?} at seq {from}"));
+                    let what = format!("room {room} skips {skip:?} at seq {from}");
+                    return broken(Harm::SilentCorruption, what);
                 }
                 shown.skips.push((skip.from.get(), skip.to.get()));
                 from = skip.to.get() + 1;
@@ -249,17 +251,18 @@ impl Rig {
                 look_at(piece, ledger, room, &mut from, &mut shown)?;
             }
             if reply.next.get() != from {
-                return Err(format!(
+                let what = format!(
                     "room {room} says that {} is next and it is {from}",
                     reply.next
-                ));
+                );
+                return broken(Harm::SilentCorruption, what);
             }
             shown.head = reply.head.get();
             if from > shown.head {
                 return Ok(Some(shown));
             }
             if reply.count == 0 && reply.skip.is_none() {
-                return Err(format!("room {room} makes no progress at seq {from}"));
+                return Err(format!("room {room} makes no progress at seq {from}").into());
             }
             hint = reply.hint;
         }
@@ -282,13 +285,13 @@ impl Rig {
             hint,
         };
         match self.store.read(range, 0, &self.mailbox) {
-            None => Err("a store driven by hand kept a reader waiting".to_owned()),
+            None => Err("a store driven by hand kept a reader waiting".into()),
             Some(Err(StoreError::NoSuchRoom { .. })) => Ok(None),
             // The last write never came although the disk said so: the reader is told that it knows more than the store.
             Some(Err(StoreError::BadPosition { .. })) if lied_to => Ok(None),
-            Some(Err(error)) => Err(format!(
-                "room {room} cannot be read from seq {from}: {error}"
-            )),
+            Some(Err(error)) => {
+                Err(format!("room {room} cannot be read from seq {from}: {error}").into())
+            }
             Some(Ok(reply)) => Ok(Some(reply)),
         }
     }
@@ -312,12 +315,13 @@ impl Rig {
                 .filter(|room| !room.name.is_reserved())
                 .map(|room| {
                     let number = room_of(room.name.as_str());
-                    number
-                        .map(|number| (number, room.epoch))
-                        .ok_or_else(|| format!("room {} was never asked for", room.name))
+                    number.map(|number| (number, room.epoch)).ok_or_else(|| {
+                        let what = format!("room {} was never asked for", room.name);
+                        Broken::new(Harm::Phantom, what)
+                    })
                 })
                 .collect(),
-            other => Err(format!("the rooms cannot be listed: {other:?}")),
+            other => Err(format!("the rooms cannot be listed: {other:?}").into()),
         }
     }
 
@@ -351,24 +355,27 @@ fn look_at(
     shown: &mut Shown,
 ) -> Verdict {
     let mut rest = records;
+    let wrong = |what: String| Broken::new(Harm::SilentCorruption, what);
     while let Some((record, after)) =
-        next_record(rest).map_err(|error| format!("room {room}: {error}"))?
+        next_record(rest).map_err(|error| wrong(format!("room {room}: {error}")))?
     {
         record
             .verify_payload()
-            .map_err(|error| format!("room {room} serves damage: {error}"))?;
-        let message = record.message().map_err(|error| error.to_string())?;
+            .map_err(|error| wrong(format!("room {room} serves damage: {error}")))?;
+        let message = record.message().map_err(|error| wrong(error.to_string()))?;
         let seq = message.seq.get();
         let id = MessageId::parse(message.extensions)
-            .ok_or_else(|| format!("seq {seq} of room {room} has no identity"))?;
+            .ok_or_else(|| wrong(format!("seq {seq} of room {room} has no identity")))?;
         ledger.show(room, seq, id)?;
         if ledger.sent.get(&id).map(|sent| sent.payload.as_ref()) != Some(message.payload) {
-            return Err(format!(
+            return Err(wrong(format!(
                 "seq {seq} of room {room} does not have the bytes of {id:?}"
-            ));
+            )));
         }
         if seq != *from {
-            return Err(format!("room {room} shows seq {seq} in place of {from}"));
+            return Err(wrong(format!(
+                "room {room} shows seq {seq} in place of {from}"
+            )));
         }
         shown.messages.push((seq, id));
         *from += 1;

@@ -16,6 +16,7 @@ use broker_core::store::Store;
 use broker_proto::record::{RECORD_FIXED_BYTES, next_record};
 use bytes::Bytes;
 
+use crate::campaign::{Broken, Harm as Kind};
 use crate::crash_matrix::Failure;
 use crate::disk::{CrashMode, SimDisk};
 use crate::oracle::{Fate, Ledger, MessageId, Verdict};
@@ -384,7 +385,7 @@ impl Subject {
         for disk in [&disk, &after] {
             for blow in blows {
                 if !disk.corrupt(&blow.file, blow.at, &blow.bytes) {
-                    return Err(format!("there is no file {}", blow.file));
+                    return Err(format!("there is no file {}", blow.file).into());
                 }
             }
         }
@@ -394,11 +395,14 @@ impl Subject {
         let rig = match early.unwrap_or_else(|| self.open(&disk, rng)) {
             Ok(rig) => rig,
             Err(RecoveryError::Unreadable { .. }) if harm.unreadable => return Ok(()),
-            Err(error) => return Err(format!("the store cannot be opened: {error}")),
+            Err(error) => return Err(format!("the store cannot be opened: {error}").into()),
         };
-        serve(&rig, &mut ledger, &harm).map_err(|why| format!("the first leader: {why}"))?;
+        serve(&rig, &mut ledger, &harm).map_err(|why| why.at("the first leader"))?;
         if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
-            return Err("damage was met and not counted".to_owned());
+            return Err(Broken::new(
+                Kind::SilentCorruption,
+                "damage was met and not counted",
+            ));
         }
         let mut rig = rig;
         go_on(&mut rig, &mut ledger, &harm)?;
@@ -408,12 +412,10 @@ impl Subject {
             Ok(rig) => rig,
             Err(RecoveryError::Unreadable { .. }) if harm.unreadable => return Ok(()),
             Err(error) => {
-                return Err(format!(
-                    "after {mode:?} the store cannot be opened: {error}"
-                ));
+                return Err(format!("after {mode:?} the store cannot be opened: {error}").into());
             }
         };
-        serve(&rig, &mut ledger, &harm).map_err(|why| format!("the leader after {mode:?}: {why}"))
+        serve(&rig, &mut ledger, &harm).map_err(|why| why.at(format!("the leader after {mode:?}")))
     }
 
     fn open(&self, disk: &SimDisk, rng: &mut Rng) -> Result<Rig, RecoveryError> {
@@ -438,7 +440,8 @@ fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
         };
         if served.contains(id) {
             if harm.must.contains(id) && !harm.live {
-                return Err(format!("{id:?} was hit and is served"));
+                let what = format!("{id:?} was hit and is served");
+                return Err(Broken::new(Kind::SilentCorruption, what));
             }
             continue;
         }
@@ -446,19 +449,21 @@ fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
             continue;
         }
         if !harm.must.contains(id) && !harm.may.contains(id) {
-            return Err(format!(
+            let what = format!(
                 "{id:?} at seq {seq} of room {} was not hit and is not served; skipped are {skipped:?}",
                 sent.room
-            ));
+            );
+            return Err(Broken::new(Kind::LostAck, what));
         }
         let told = skipped
             .get(&sent.room)
             .is_some_and(|skips| skips.iter().any(|(from, to)| (from..=to).contains(&&seq)));
         if !told && !harm.end {
-            return Err(format!(
+            let what = format!(
                 "{id:?} at seq {seq} of room {} is neither served nor told as damaged; skipped are {skipped:?}",
                 sent.room
-            ));
+            );
+            return Err(Broken::new(Kind::SilentCorruption, what));
         }
     }
     Ok(())
@@ -488,9 +493,10 @@ fn go_on(rig: &mut Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
         match fate {
             Some(Fate::Acked(seq)) if Some(seq) > newest || harm.end => {}
             other => {
-                return Err(format!(
+                let what = format!(
                     "room {room} went up to seq {newest:?}, and the next message is {other:?}"
-                ));
+                );
+                return Err(Broken::new(Kind::Doubled, what));
             }
         }
     }
@@ -505,7 +511,7 @@ pub fn explore(seed: u64, strikes: u64) -> Result<u64, Failure> {
     const STRIKES_EACH: u64 = 60;
     let mut rng = Rng::new(seed);
     let mut done = 0;
-    let failure = |what: String, place: String| Failure {
+    let failure = |what: Broken, place: String| Failure {
         seed,
         place,
         what,
@@ -524,14 +530,14 @@ pub fn explore(seed: u64, strikes: u64) -> Result<u64, Failure> {
                 .map(|blow| subject.map.describe(blow))
                 .collect();
             subject.strike(&blows, live, &mut rng).map_err(|mut what| {
-                if let Some(id) = MessageId::find(&what) {
+                if let Some(id) = MessageId::find(&what.what) {
                     for place in subject
                         .map
                         .places
                         .iter()
                         .filter(|place| place.message == Some(id))
                     {
-                        what += &format!(
+                        what.what += &format!(
                             "\n  {} {:?} {:?} of batch {:?}",
                             place.file, place.part, place.bytes, place.batch
                         );

@@ -4,7 +4,7 @@ use broker_core::store::Store;
 use broker_proto::{Position, Seq};
 use bytes::Bytes;
 
-use crate::oracle::{Fate, Ledger, MessageId, Verdict};
+use crate::oracle::{Fate, Ledger, MessageId, Verdict, check};
 use crate::rig::Rig;
 use crate::rng::Rng;
 
@@ -103,11 +103,9 @@ impl Workload {
         let from = 1 + self.rng.below(head + 1);
         let bytes_max = self.rng.pick(&[1, 500, 1 << 20]).copied().unwrap_or(1);
         match rig.read(ledger, room, from, bytes_max) {
-            Ok(Some(shown)) if !shown.skips.is_empty() && !ledger.lied_to => {
-                Err(format!("room {room} tells of damage: {:?}", shown.skips))
-            }
-            Ok(_) => Ok(()),
-            Err(why) if self.faults && why.contains("cannot read the log") => Ok(()),
+            Ok(Some(shown)) => check::nothing_is_damaged(ledger, room, &shown),
+            Ok(None) => Ok(()),
+            Err(why) if self.faults && why.what.contains("cannot read the log") => Ok(()),
             Err(why) => Err(why),
         }
     }
@@ -130,11 +128,10 @@ impl Workload {
         };
         // Never like zeros: fresh space must not pass for a payload.
         let word = self.rng.next() | 0x0101_0101_0101_0101;
-        let bytes = word.to_le_bytes().into_iter().cycle();
-        bytes
-            .take(usize::try_from(len).unwrap_or(0))
-            .collect::<Vec<_>>()
-            .into()
+        let len = usize::try_from(len).unwrap_or(0);
+        let mut bytes = word.to_le_bytes().repeat(len.div_ceil(8));
+        bytes.truncate(len);
+        bytes.into()
     }
 
     fn send(&mut self, rig: &Rig, ledger: &mut Ledger) -> Verdict {
@@ -280,7 +277,8 @@ impl Workload {
                 "{} publishes got only {} answers",
                 again.len(),
                 ledger.answers - before
-            ));
+            )
+            .into());
         }
         for (first, count) in &again {
             for number in first.number..first.number + u64::from(*count) {
@@ -309,7 +307,8 @@ fn must_be_stored(ledger: &Ledger, id: MessageId) -> Verdict {
         return Err(format!(
             "{id:?} was sent again and is {:?} in place of stored",
             sent.fate
-        ));
+        )
+        .into());
     }
     Ok(())
 }

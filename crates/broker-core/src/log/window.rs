@@ -83,6 +83,9 @@ impl<F: StorageFile> Window<F> {
     }
 
     fn fill(&mut self, at: LogPosition, len: usize) -> io::Result<()> {
+        // Not more than there is: most segments of small stores are far shorter than what is read ahead.
+        let rest = self.file.len()?.saturating_sub(self.header.offset_of(at));
+        let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
         // The memory is used again when nobody shares it any more.
         let mut buf = match std::mem::take(&mut self.held).try_into_mut() {
             Ok(buf) => buf,

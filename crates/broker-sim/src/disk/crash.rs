@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::content::Content;
 use super::state::{Change, Inode, NameChange, Pending, State};
 use crate::rng::Rng;
 
@@ -143,7 +144,7 @@ fn names_after(state: &State, fates: &Fates, rng: &mut Rng) -> BTreeMap<String, 
     names
 }
 
-fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Arc<Vec<u8>> {
+fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Arc<Content> {
     let mut kept = Vec::new();
     for pending in &inode.pending {
         let change = &pending.change;

@@ -53,19 +53,13 @@ impl StorageFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         let mut state = self.lock();
         state.begin_read()?;
-        Ok(count(&state.inode(self.ino)?.cache))
+        Ok(state.inode(self.ino)?.cache.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut state = self.lock();
         state.begin_read()?;
-        let content = &state.inode(self.ino)?.cache;
-        let rest = content.get(index(offset)..).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        Ok(len)
+        Ok(state.inode(self.ino)?.cache.read(offset, buf))
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {

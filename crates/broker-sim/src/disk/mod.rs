@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker_core::log::storage::{Storage, check_file_name};
 
+mod content;
 mod crash;
 mod fault;
 mod file;

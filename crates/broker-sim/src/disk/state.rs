@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use super::content::Content;
 use super::fault::{Errno, Fault, Op, OpKind, Plan, power_cut};
 use crate::rng::Rng;
 
@@ -34,17 +35,12 @@ pub(super) enum Change {
 }
 
 impl Change {
-    pub(super) fn apply(&self, content: &mut Vec<u8>) {
+    pub(super) fn apply(&self, content: &mut Content) {
         match self {
-            Self::Write { at, bytes } => overwrite(content, *at, bytes),
-            Self::Zero { from, to } => {
-                grow(content, *to);
-                if let Some(range) = content.get_mut(index(*from)..index(*to)) {
-                    range.fill(0);
-                }
-            }
-            Self::Truncate(len) => content.resize(index(*len), 0),
-            Self::Grow(len) => grow(content, *len),
+            Self::Write { at, bytes } => content.write(*at, bytes),
+            Self::Zero { from, to } => content.zero(*from, *to),
+            Self::Truncate(len) => content.resize(*len),
+            Self::Grow(len) => content.grow(*len),
         }
     }
 
@@ -121,12 +117,12 @@ pub(super) struct Pending<T> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
     /// What reads show. Shared between copies of the disk until one of them changes it, so that a copy costs next to nothing.
-    pub(super) cache: Arc<Vec<u8>>,
+    pub(super) cache: Arc<Content>,
     /// What a power cut cannot take.
-    pub(super) durable: Arc<Vec<u8>>,
+    pub(super) durable: Arc<Content>,
     pub(super) pending: Vec<Pending<Change>>,
     /// Which blocks have space.
-    allocated: Vec<bool>,
+    allocated: Arc<Vec<bool>>,
     /// Open handles share it.
     pub(super) handles: Arc<()>,
 }
@@ -184,7 +180,7 @@ impl State {
     pub(super) fn with_files(
         &self,
         files: BTreeMap<String, Ino>,
-        mut content: BTreeMap<Ino, Arc<Vec<u8>>>,
+        mut content: BTreeMap<Ino, Arc<Content>>,
         rng: Rng,
     ) -> Self {
         let mut inodes = BTreeMap::new();
@@ -517,12 +513,8 @@ impl State {
             return false;
         };
         for content in [&mut inode.cache, &mut inode.durable] {
-            let rest = Arc::make_mut(content)
-                .get_mut(index(at)..)
-                .unwrap_or_default();
-            rest.iter_mut()
-                .zip(bytes)
-                .for_each(|(to, from)| *to = *from);
+            let rest = index(content.len().saturating_sub(at)).min(bytes.len());
+            Arc::make_mut(content).write(at, bytes.get(..rest).unwrap_or_default());
         }
         true
     }
@@ -561,12 +553,13 @@ impl State {
     fn allocate(&mut self, ino: Ino, from: u64, to: u64) -> io::Result<u64> {
         let mut free = self.free_blocks().unwrap_or(u64::MAX);
         let inode = self.inode(ino)?;
+        let allocated = Arc::make_mut(&mut inode.allocated);
         for block in from / SPACE_BYTES..to.div_ceil(SPACE_BYTES) {
             let at = index(block);
-            if inode.allocated.len() <= at {
-                inode.allocated.resize(at + 1, false);
+            if allocated.len() <= at {
+                allocated.resize(at + 1, false);
             }
-            let Some(slot) = inode.allocated.get_mut(at).filter(|taken| !**taken) else {
+            let Some(slot) = allocated.get_mut(at).filter(|taken| !**taken) else {
                 continue;
             };
             if free == 0 {
@@ -581,8 +574,10 @@ impl State {
 
 impl Inode {
     fn release_beyond_end(&mut self) {
-        self.allocated
-            .truncate(index(count(&self.cache).div_ceil(SPACE_BYTES)));
+        let blocks = index(self.cache.len().div_ceil(SPACE_BYTES));
+        if blocks < self.allocated.len() {
+            Arc::make_mut(&mut self.allocated).truncate(blocks);
+        }
     }
 }
 
@@ -617,20 +612,6 @@ fn refuse(fault: Option<Fault>) -> io::Result<()> {
         Some(Fault::Error(errno) | Fault::ShortWrite(errno)) => Err(errno.error()),
         Some(Fault::LostSync) => Err(Errno::Io.error()),
         Some(Fault::Crash) => Err(power_cut()),
-    }
-}
-
-fn overwrite(content: &mut Vec<u8>, at: u64, bytes: &[u8]) {
-    let end = at.saturating_add(count(bytes));
-    grow(content, end);
-    if let Some(range) = content.get_mut(index(at)..index(end)) {
-        range.copy_from_slice(bytes);
-    }
-}
-
-pub(super) fn grow(content: &mut Vec<u8>, len: u64) {
-    if count(content) < len {
-        content.resize(index(len), 0);
     }
 }
 
