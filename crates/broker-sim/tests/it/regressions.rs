@@ -219,6 +219,7 @@ fn publish_again(rig: &mut Rig, number: u64) -> Result<u64, ErrorCode> {
         head: head.into(),
         entries: entries.freeze(),
         expected_head: None,
+        resend: true,
     };
     let mailbox = Mailbox::new();
     rig.store.append(append, &mailbox).unwrap();
