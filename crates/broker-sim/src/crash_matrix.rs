@@ -4,17 +4,21 @@
 //! what was not answered for, go on for a while, crash again (perhaps in the middle of that recovery), recover, check. A mistake in
 //! the first recovery often shows only in the second.
 //!
-//! Every workload comes from a seed, and so does everything in it, so a seed and the name of a moment repeat a failure.
+//! Every workload comes from the seed and its number, and so does everything in it: these two repeat a failure. All cores work on
+//! them, and a seed tries the same whatever their number is.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 use broker_core::log::RecoveryError;
 
 use crate::campaign::Broken;
-use crate::disk::{CrashMode, Errno, Fault, SimDisk};
+use crate::disk::{CrashMode, Errno, Fault, Injuries, Injury, SimDisk};
 use crate::oracle::{Ledger, Verdict, check};
 use crate::rig::{Limits, Rig};
 use crate::rng::Rng;
+use crate::workers;
 use crate::workload::Workload;
 
 /// Things done in one workload.
@@ -23,7 +27,7 @@ const ACTS: u64 = 36;
 const ACTS_BETWEEN: u64 = 5;
 
 /// How much was tried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Explored {
     /// Workloads run, with a fault or without.
     pub workloads: u64,
@@ -33,15 +37,52 @@ pub struct Explored {
     pub moments: u64,
     /// States recovered from and checked.
     pub states: u64,
+    /// Of them, how many lay on a disk that had had this kind of trouble.
+    pub injured: BTreeMap<Injury, u64>,
+}
+
+impl Explored {
+    /// Counts a state on this disk.
+    pub fn state(&mut self, injuries: Injuries) {
+        self.states += 1;
+        for injury in injuries.iter() {
+            *self.injured.entry(injury).or_default() += 1;
+        }
+    }
+
+    /// Kinds of trouble that no state had.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Injury> {
+        let mut all = Injury::ALL.to_vec();
+        all.retain(|injury| !self.injured.contains_key(injury));
+        all
+    }
+}
+
+impl AddAssign for Explored {
+    fn add_assign(&mut self, other: Self) {
+        self.workloads += other.workloads;
+        self.faulty += other.faulty;
+        self.moments += other.moments;
+        self.states += other.states;
+        for (injury, count) in other.injured {
+            *self.injured.entry(injury).or_default() += count;
+        }
+    }
 }
 
 impl fmt::Display for Explored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} crash states at {} moments of {} workloads, {} of them with a faulty disk",
+            "{} crash states at {} moments of {} workloads, {} of them with a faulty disk; of these states had met:",
             self.states, self.moments, self.workloads, self.faulty
-        )
+        )?;
+        for injury in Injury::ALL {
+            let count = self.injured.get(&injury).copied().unwrap_or(0);
+            write!(f, " {injury:?} {count}")?;
+        }
+        Ok(())
     }
 }
 
@@ -72,7 +113,7 @@ impl std::error::Error for Failure {}
 
 /// How the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub(crate) enum Cut {
     Power(CrashMode),
     /// Only the process dies; the kernel still has everything.
     Process,
@@ -86,7 +127,13 @@ impl Cut {
             .chain([Self::Process])
     }
 
-    fn of(self, disk: &SimDisk, rng: &mut Rng) -> SimDisk {
+    /// Any of them.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let cuts: Vec<Self> = Self::all().collect();
+        rng.pick(&cuts).copied().unwrap_or(Self::Process)
+    }
+
+    pub(crate) fn of(self, disk: &SimDisk, rng: &mut Rng) -> SimDisk {
         match self {
             Self::Power(mode) => disk.crash(rng, mode),
             Self::Process => disk.kill(),
@@ -114,32 +161,34 @@ struct Scene {
 /// # Errors
 /// The first [`Failure`].
 pub fn explore(seed: u64, states: u64, only: Option<u64>) -> Result<Explored, Failure> {
-    let mut explored = Explored::default();
-    let mut rng = Rng::new(seed);
-    while explored.states < states {
-        let mut scene = Scene::draw(&mut rng);
-        let faulty = explored.workloads % 24 != 0;
-        explored.workloads += 1;
-        let number = explored.workloads;
-        if only.is_some_and(|only| only != number) {
-            continue;
-        }
-        let result = if faulty {
-            explored.faulty += 1;
-            with_a_fault(&mut scene, &mut explored)
-        } else {
-            at_every_moment(&mut scene, &mut explored)
-        };
-        result.map_err(|(what, place, disk)| Failure {
+    match only {
+        Some(number) => workload(seed, number),
+        None => workers::explore(
             seed,
-            place: format!("workload {number}, {place}"),
-            what,
-            history: disk.map(|disk| disk.history()).unwrap_or_default(),
-        })?;
-        if only.is_some() {
-            break;
-        }
+            |explored: &Explored| explored.states >= states,
+            |number| workload(seed, number),
+        ),
     }
+}
+
+fn workload(seed: u64, number: u64) -> Result<Explored, Failure> {
+    let mut scene = Scene::draw(&mut workers::rng_of(seed, number));
+    let mut explored = Explored {
+        workloads: 1,
+        ..Explored::default()
+    };
+    let result = if number % 24 == 1 {
+        at_every_moment(&mut scene, &mut explored)
+    } else {
+        explored.faulty += 1;
+        with_a_fault(&mut scene, &mut explored)
+    };
+    result.map_err(|(what, place, disk)| Failure {
+        seed,
+        place: format!("workload {number} (alone with BROKER_SIM_WORKLOAD={number}), {place}"),
+        what,
+        history: disk.map(|disk| disk.history()).unwrap_or_default(),
+    })?;
     Ok(explored)
 }
 
@@ -209,7 +258,7 @@ fn open(disk: &SimDisk, scene: &mut Scene) -> Verdict<Rig> {
     Rig::open(disk, scene.limits, &mut scene.rng).map_err(|error| unopened(&error))
 }
 
-fn unopened(error: &RecoveryError) -> Broken {
+pub(crate) fn unopened(error: &RecoveryError) -> Broken {
     format!("the store cannot be opened: {}", chain(error)).into()
 }
 
@@ -257,7 +306,7 @@ fn go_on(
     litter(left, &mut scene.rng);
     left.keep_moments();
     let first = scene.ledger.clone();
-    explored.states += 1;
+    explored.state(left.injuries());
     take_up(left, scene, 3).map_err(|what| broken(what, "the first leader", left))?;
     // Some crashes come in the middle of the recovery or of what followed.
     let mut moments = left.take_moments();
@@ -276,7 +325,7 @@ fn go_on(
         second.ledger = first;
         second.ledger.learn_what_was_sent(&scene.ledger);
     }
-    explored.states += 1;
+    explored.state(again.injuries());
     take_up(&again, &mut second, usize::MAX).map_err(|what| {
         broken(
             what,
@@ -345,7 +394,8 @@ fn with_a_fault(scene: &mut Scene, explored: &mut Explored) -> Result<(), Found>
     let place = format!("{fault:?} at op {at}");
     scene.workload.faults = true;
     scene.ledger.faults = true;
-    scene.ledger.lied_to = fault == Trouble::Once(Fault::DroppedWrite);
+    // Whoever works on that disk cannot know when it begins to lie; who finds it later can.
+    scene.ledger.lied_to = fault.lies();
     let broken =
         |what: Broken, when: String| (what, format!("{place}, {when}"), Some(disk.clone()));
     let Ok(mut rig) = Rig::open(&disk, scene.limits, &mut scene.rng) else {
@@ -372,6 +422,7 @@ fn with_a_fault(scene: &mut Scene, explored: &mut Explored) -> Result<(), Found>
             let odds = u64::from(hit) * if hit_before { 1 } else { 4 };
             if scene.rng.chance(odds, 8) {
                 moment.clear_faults();
+                cut.ledger.lied_to = moment.injuries().lied();
                 let rng = scene.rng.fork();
                 cut_off_once(&moment, &mut Scene { rng, ..cut.clone() }, explored, &place)?;
             }
@@ -404,10 +455,14 @@ fn cut_off_once(
 ) -> Result<(), Found> {
     explored.moments += 1;
     moment.set_capacity(None);
-    let cuts: Vec<Cut> = Cut::all().collect();
-    let cut = scene.rng.pick(&cuts).copied().unwrap_or(Cut::Process);
+    let cut = Cut::draw(&mut scene.rng);
     let left = cut.of(moment, &mut scene.rng);
     go_on(&left, scene, explored, &format!("{place}, {cut:?}"))
+}
+
+/// Whether a disk says with this fault that something is stored that is not.
+fn lies(fault: Fault) -> bool {
+    [Fault::DroppedWrite, Fault::MisdirectedWrite].contains(&fault)
 }
 
 /// What is wrong with the disk.
@@ -418,6 +473,8 @@ enum Trouble {
     Lasting(Errno),
     /// Two calls that follow each other closely.
     Twice(Fault, u64),
+    /// A read fails, and a few more after it.
+    Unreadable,
     /// The disk is small, until somebody cleans up.
     Small(u64),
 }
@@ -432,25 +489,32 @@ impl Trouble {
             Fault::ShortWrite(Errno::NoSpace),
             Fault::LostSync,
             Fault::DroppedWrite,
+            Fault::MisdirectedWrite,
         ];
         let fault = rng.pick(&faults).copied().unwrap_or(Fault::LostSync);
         match rng.below(8) {
             0..5 => Self::Once(fault),
-            5 if fault != Fault::DroppedWrite => Self::Twice(fault, 1 + rng.below(7)),
+            5 if !lies(fault) => Self::Twice(fault, 1 + rng.below(7)),
             6 => Self::Small((1 + rng.below(60)) << 13),
+            7 if rng.chance(1, 3) => Self::Unreadable,
             _ if rng.coin() => Self::Lasting(Errno::Io),
             _ => Self::Lasting(Errno::NoSpace),
         }
     }
 
+    fn lies(self) -> bool {
+        matches!(self, Self::Once(fault) if lies(fault))
+    }
+
     fn plan(self, disk: &SimDisk, at: u64) {
         match self {
-            Self::Once(fault) => disk.fail_op(at, fault),
+            Self::Once(fault) => disk.fail_next(at, fault),
             Self::Twice(fault, apart) => {
-                disk.fail_op(at, fault);
-                disk.fail_op(at + apart, fault);
+                disk.fail_next(at, fault);
+                disk.fail_next(at + apart, fault);
             }
             Self::Lasting(errno) => disk.fail_ops_from(at, Fault::Error(errno)),
+            Self::Unreadable => (0..4).for_each(|n| disk.fail_read(at / 4 + 5 * n, Errno::Io)),
             Self::Small(bytes) => disk.set_capacity(Some(bytes)),
         }
     }

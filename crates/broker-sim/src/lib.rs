@@ -24,14 +24,17 @@ pub mod campaign;
 pub mod crash_matrix;
 pub mod disk;
 pub mod fleet;
+pub mod fsync_lies;
 pub mod history;
 pub mod net_sim;
 pub mod oracle;
+pub mod recovery_crashes;
 pub mod report;
 pub mod rig;
 pub mod rng;
 pub mod rot;
+pub mod workers;
 pub mod workload;
 
-pub use disk::{CrashMode, Errno, Fault, SimDisk, SimFile, Tear};
+pub use disk::{CrashMode, Errno, Fault, Injuries, Injury, SimDisk, SimFile, Tear};
 pub use rng::Rng;

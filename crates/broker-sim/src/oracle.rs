@@ -142,6 +142,8 @@ pub struct Ledger {
     pub term: u64,
     /// The disk lied: what was acknowledged may be gone, but what is served is right all the same.
     pub lied_to: bool,
+    /// A leader has said that something is damaged. The next one need not find it again, behind a checkpoint.
+    pub damage_told: bool,
     /// The disk has faults now.
     pub faults: bool,
     /// Answers heard.
@@ -226,6 +228,7 @@ impl Ledger {
             mine.history.extend(new.copied());
         }
         self.lied_to |= later.lied_to;
+        self.damage_told |= later.damage_told;
     }
 
     /// Notes that a number will never be sent.
@@ -517,12 +520,22 @@ pub mod check {
             let what = format!("{} places are damaged and nothing did it", info.damaged);
             return broken(Harm::Other, what);
         }
+        ledger.damage_told |= info.damaged > 0;
         let present = contents(rig, ledger, bytes_max)?;
         if !ledger.lied_to {
             nothing_is_lost(ledger, &present)?;
             nothing_is_skipped(ledger, &present)?;
         }
         cursors(rig, ledger)
+    }
+
+    /// Checks that a leader still serves all that was acknowledged or shown, on a disk that tells the truth.
+    ///
+    /// # Errors
+    /// When something is gone.
+    pub fn everything_is_there(rig: &Rig, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+        let present = contents(rig, ledger, bytes_max)?;
+        nothing_is_lost(ledger, &present)
     }
 
     /// Where every message is.

@@ -469,8 +469,9 @@ impl<S: Storage> LogWriter<S> {
         self.active = None;
         self.carry = 0;
         let full = is_no_space(&error);
-        let (batch, head) = if full {
-            // Nothing of the refused batch may come back, so a mark takes its place.
+        // Nothing of a refused batch may come back, so a mark takes its place. A mark gives way to one that says less: nobody may
+        // go on in the new segment before its name is safe.
+        let (batch, head) = if full || head.kind.is_mark() {
             let mut buf = AlignedBuf::new();
             let mut builder = BatchBuilder::default();
             builder.begin(&mut buf);

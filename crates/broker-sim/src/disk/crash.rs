@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::content::Content;
+use super::injury::{Injuries, Injury};
 use super::state::{Change, Inode, NameChange, Pending, State};
 use crate::rng::Rng;
 
@@ -107,6 +108,14 @@ impl Fates {
         }
     }
 
+    /// Whether a change is kept that came after one that is not.
+    fn overtake(&self) -> bool {
+        !self
+            .of
+            .values()
+            .is_sorted_by_key(|fate| *fate != Fate::Kept)
+    }
+
     /// The fate of a change; one that cannot be torn is kept or lost.
     fn whole<T>(&self, pending: &Pending<T>, rng: &mut Rng) -> bool {
         match self.of.get(&pending.stamp) {
@@ -119,60 +128,91 @@ impl Fates {
 
 pub(super) fn crash(state: &State, rng: &mut Rng, mode: CrashMode) -> State {
     let fates = Fates::draw(&state.pending(), rng, mode);
-    let names = names_after(state, &fates, rng);
+    let mut injuries = state.injuries;
+    if fates.overtake() {
+        injuries.add(Injury::Reordered);
+    }
+    let names = names_after(state, &fates, rng, &mut injuries);
     let mut content = BTreeMap::new();
     for ino in names.values() {
         if let Some(inode) = state.inodes.get(ino) {
-            content.insert(*ino, content_after(inode, &fates, rng));
+            content.insert(*ino, content_after(inode, &fates, rng, &mut injuries));
         }
     }
-    state.with_files(names, content, rng.fork())
+    let mut after = state.with_files(names, content, rng.fork());
+    after.injuries = injuries;
+    after
 }
 
 /// A change of a name is lost too if an earlier one of the same name was.
-fn names_after(state: &State, fates: &Fates, rng: &mut Rng) -> BTreeMap<String, u64> {
+fn names_after(
+    state: &State,
+    fates: &Fates,
+    rng: &mut Rng,
+    injuries: &mut Injuries,
+) -> BTreeMap<String, u64> {
     let mut names = state.durable_names.clone();
     let mut behind: BTreeSet<&str> = BTreeSet::new();
     for pending in &state.pending_names {
         let touched = NameChange::touched(&pending.change);
         if fates.whole(pending, rng) && !touched.iter().any(|name| behind.contains(name)) {
             pending.change.apply(&mut names);
+            injuries.add(Injury::Kept);
         } else {
             behind.extend(touched);
+            injuries.add(match pending.change {
+                NameChange::Create { .. } => Injury::CreateLost,
+                NameChange::Rename { .. } => Injury::RenameLost,
+                NameChange::Delete { .. } => Injury::DeleteLost,
+            });
         }
     }
     names
 }
 
-fn content_after(inode: &Inode, fates: &Fates, rng: &mut Rng) -> Arc<Content> {
+fn content_after(
+    inode: &Inode,
+    fates: &Fates,
+    rng: &mut Rng,
+    injuries: &mut Injuries,
+) -> Arc<Content> {
     let mut kept = Vec::new();
     for pending in &inode.pending {
         let change = &pending.change;
-        match fates.of.get(&pending.stamp) {
-            Some(Fate::Kept) => kept.push(change.clone()),
+        let (injury, left) = match fates.of.get(&pending.stamp) {
+            Some(Fate::Kept) => (Injury::Kept, vec![change.clone()]),
             Some(Fate::Torn(Tear::Sector)) if change.range().is_some() => {
-                kept.extend(torn_by_sector(change, rng))
+                (Injury::TornAtSector, torn_by_sector(change, rng))
             }
             Some(Fate::Torn(Tear::Byte)) if change.range().is_some() => {
-                kept.extend(torn_by_byte(change, rng))
+                (Injury::TornAtByte, torn_by_byte(change, rng))
             }
-            _ if fates.whole(pending, rng) => kept.push(change.clone()),
-            // The length reached the disk without the data.
-            _ => kept.extend(
-                change
-                    .range()
-                    .filter(|_| fates.wild && rng.coin())
-                    .map(|(_, end)| Change::Grow(end)),
-            ),
-        }
+            _ if fates.whole(pending, rng) => (Injury::Kept, vec![change.clone()]),
+            // The length may reach the disk without the data.
+            _ => {
+                let length = change.range().filter(|_| fates.wild && rng.coin());
+                let left = length.map(|(_, end)| Change::Grow(end));
+                (Injury::Lost, left.into_iter().collect())
+            }
+        };
+        injuries.add(injury);
+        kept.extend(left.into_iter().map(|change| (pending.stamp, change)));
     }
     if fates.wild {
         rng.shuffle_sometimes(&mut kept);
+        if !kept.is_sorted_by_key(|(stamp, _)| *stamp) {
+            injuries.add(Injury::Reordered);
+        }
     }
     let mut content = Arc::clone(&inode.durable);
     if !kept.is_empty() {
         let content = Arc::make_mut(&mut content);
-        kept.iter().for_each(|change| change.apply(content));
+        for (_, change) in &kept {
+            if matches!(change, Change::Grow(len) if *len > content.len()) {
+                injuries.add(Injury::Longer);
+            }
+            change.apply(content);
+        }
     }
     content
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::{fmt, io};
 
+use super::injury::Injury;
+
 /// An error of the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,6 +44,10 @@ pub enum Fault {
     LostSync,
     /// A write or zero fill succeeds, and reads show it, but it never reaches the disk, whatever is synced. No effect on other ops.
     DroppedWrite,
+    /// A write succeeds, and reads show it, but the disk puts it at the beginning of another block, of the same file or of another
+    /// one, over what was durable there; its own place keeps what it had. What would land behind the end of that file is lost. The
+    /// page cache may or may not show the harm. No effect on other ops, and on the first file that is written.
+    MisdirectedWrite,
     /// The power is cut before this op: it and every later call fail with an error that [`is_crash`] knows.
     Crash,
 }
@@ -51,12 +57,20 @@ pub enum Fault {
 pub(super) struct Plan {
     pub(super) ops: BTreeMap<u64, Fault>,
     pub(super) ops_from: Option<(u64, Fault)>,
+    /// Faults that wait for an op that they are made for.
+    pub(super) aimed: Vec<(u64, Fault)>,
     pub(super) reads: BTreeMap<u64, Errno>,
     pub(super) reads_from: Option<(u64, Errno)>,
 }
 
 impl Plan {
-    pub(super) fn of_op(&self, n: u64) -> Option<Fault> {
+    pub(super) fn of_op(&mut self, n: u64, kind: &OpKind) -> Option<Fault> {
+        let aimed = self.aimed.iter().position(|(from, fault)| {
+            n >= *from && Injury::of(*fault, kind).is_some_and(|injury| injury.is_of(*fault))
+        });
+        if let Some(aimed) = aimed {
+            return Some(self.aimed.remove(aimed).1);
+        }
         self.ops.get(&n).copied().or_else(|| {
             self.ops_from
                 .filter(|(from, _)| n >= *from)

@@ -29,6 +29,7 @@ mod content;
 mod crash;
 mod fault;
 mod file;
+mod injury;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ mod tests;
 pub use crash::{CrashMode, Tear};
 pub use fault::{Errno, Fault, Op, OpKind, is_crash};
 pub use file::SimFile;
+pub use injury::{Injuries, Injury};
 
 use crate::rng::Rng;
 use state::State;
@@ -84,6 +86,12 @@ impl SimDisk {
     /// Tells the `n`-th op and all after it to fail.
     pub fn fail_ops_from(&self, n: u64, fault: Fault) {
         self.lock().plan.ops_from = Some((n, fault));
+    }
+
+    /// Tells the first op from the `n`-th on that this fault is made for to fail: a short write waits for a write, a lost sync for a
+    /// sync.
+    pub fn fail_next(&self, n: u64, fault: Fault) {
+        self.lock().plan.aimed.push((n, fault));
     }
 
     /// Tells the `n`-th read from the beginning to fail.
@@ -190,6 +198,18 @@ impl SimDisk {
         self.lock()
             .durable_inode_of(name)
             .map(|inode| inode.durable.to_vec())
+    }
+
+    /// Which kinds of trouble it, and the disks that it came from, have had.
+    #[must_use]
+    pub fn injuries(&self) -> Injuries {
+        self.lock().injuries
+    }
+
+    /// Whether a read has failed because it was told to.
+    #[must_use]
+    pub fn read_failed(&self) -> bool {
+        self.injuries().has(Injury::ReadIo)
     }
 
     /// Overwrites bytes of a file behind everybody's back, on the disk and in the cache: bit rot, or a misdirected write. Bytes

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::content::Content;
 use super::fault::{Errno, Fault, Op, OpKind, Plan, power_cut};
+use super::injury::{Injuries, Injury};
 use crate::rng::Rng;
 
 /// Longest file, in bytes: a wrong offset is an error, not an attempt to allocate the whole memory.
@@ -57,6 +58,22 @@ impl Change {
     fn lose_data(&mut self) {
         if let Some((_, end)) = self.range() {
             *self = Self::Grow(end);
+        }
+    }
+
+    /// The same write at another place, up to `end`.
+    fn moved(&self, at: u64, end: u64) -> Option<Self> {
+        let (start, stop) = self.range()?;
+        let len = (stop - start).min(end.checked_sub(at)?);
+        match self {
+            Self::Write { bytes, .. } => Some(Self::Write {
+                at,
+                bytes: bytes.get(..index(len))?.into(),
+            }),
+            _ => Some(Self::Zero {
+                from: at,
+                to: at + len,
+            }),
         }
     }
 
@@ -141,6 +158,7 @@ pub(super) struct State {
     pub(super) crashed: bool,
     pub(super) unaligned_writes: u64,
     pub(super) block_bytes: u32,
+    pub(super) injuries: Injuries,
     /// The disk as it was before each op, if that is wanted.
     pub(super) moments: Option<Vec<Self>>,
     /// Blocks of [`SPACE_BYTES`] that fit.
@@ -170,6 +188,7 @@ impl State {
             crashed: false,
             unaligned_writes: 0,
             block_bytes: 512,
+            injuries: Injuries::default(),
             moments: None,
             capacity: None,
             rng,
@@ -206,6 +225,7 @@ impl State {
             next_stamp: self.next_stamp,
             names: files.clone(),
             durable_names: files,
+            injuries: self.injuries,
             block_bytes: self.block_bytes,
             capacity: self.capacity,
             ..Self::new(rng)
@@ -220,6 +240,7 @@ impl State {
             names: self.names.clone(),
             durable_names: self.durable_names.clone(),
             pending_names: self.pending_names.clone(),
+            injuries: self.injuries,
             block_bytes: self.block_bytes,
             capacity: self.capacity,
             ..Self::new(self.rng.clone())
@@ -228,6 +249,7 @@ impl State {
         for inode in after.inodes.values_mut() {
             inode.handles = Arc::default();
         }
+        after.injuries.add(Injury::Killed);
         after.forget_unreachable();
         after
     }
@@ -253,7 +275,10 @@ impl State {
         self.reads = self.reads.saturating_add(1);
         match self.plan.of_read(self.reads) {
             _ if self.crashed => Err(power_cut()),
-            Some(errno) => Err(errno.error()),
+            Some(errno) => {
+                self.injuries.add(Injury::ReadIo);
+                Err(errno.error())
+            }
             None => Ok(()),
         }
     }
@@ -266,17 +291,22 @@ impl State {
     ) -> io::Result<T> {
         let number = self.op_count().saturating_add(1);
         if self.moments.is_some() && !self.crashed {
-            let moment = self.kill();
+            let injuries = self.injuries;
+            let mut moment = self.kill();
+            moment.injuries = injuries;
             if let Some(moments) = &mut self.moments {
                 moments.push(moment);
             }
+        }
+        let fault = self.plan.of_op(number, &kind);
+        if let Some(injury) = fault.and_then(|fault| Injury::of(fault, &kind)) {
+            self.injuries.add(injury);
         }
         self.ops.push(Op {
             number,
             kind,
             error: None,
         });
-        let fault = self.plan.of_op(number);
         self.crashed |= fault == Some(Fault::Crash);
         let result = if self.crashed {
             Err(power_cut())
@@ -428,25 +458,67 @@ impl State {
             }
             let (wanted, error) = match fault {
                 Some(Fault::ShortWrite(errno)) => (state.rng.below(len), Some(errno)),
-                Some(Fault::DroppedWrite) | None => (len, None),
+                Some(Fault::DroppedWrite | Fault::MisdirectedWrite) | None => (len, None),
                 Some(_) => return refuse(fault),
             };
             let done = state
                 .allocate(ino, at, at.saturating_add(wanted))?
                 .saturating_sub(at);
             let error = error.or((done < wanted).then_some(Errno::NoSpace));
+            if done < wanted {
+                state.injuries.add(Injury::NoSpace);
+            }
             let change = data.change(at, done);
+            if let (Some(Fault::MisdirectedWrite), Some(change)) = (fault, &change) {
+                state.misdirect(ino, change);
+            }
             let stamp = state.stamp();
             let inode = state.inode(ino)?;
             if let Some(mut change) = change {
                 change.apply(Arc::make_mut(&mut inode.cache));
-                if fault == Some(Fault::DroppedWrite) {
+                if matches!(fault, Some(Fault::DroppedWrite | Fault::MisdirectedWrite)) {
                     change.lose_data();
                 }
                 inode.pending.push(Pending { stamp, change });
             }
             error.map_or(Ok(()), |errno| Err(errno.error()))
         })
+    }
+
+    /// Puts a write where it does not belong, at once and for good.
+    fn misdirect(&mut self, ino: Ino, change: &Change) {
+        let block = u64::from(self.block_bytes);
+        let own = change.range().map_or(0, |(from, _)| from / block);
+        let places: Vec<(Ino, u64)> = self
+            .inodes
+            .iter()
+            .flat_map(|(ino, inode)| {
+                (0..inode.durable.len().div_ceil(block)).map(|number| (*ino, number))
+            })
+            .filter(|place| *place != (ino, own))
+            .collect();
+        // Every file the same odds, or the largest would get nearly all.
+        let mut files: Vec<Ino> = places.iter().map(|(ino, _)| *ino).collect();
+        files.dedup();
+        let Some(target) = self.rng.pick(&files).copied() else {
+            return;
+        };
+        let blocks: Vec<u64> = places
+            .into_iter()
+            .filter_map(|(ino, number)| (ino == target).then_some(number))
+            .collect();
+        let number = self.rng.pick(&blocks).copied().unwrap_or(0);
+        let is_seen = self.rng.coin();
+        let Some(inode) = self.inodes.get_mut(&target) else {
+            return;
+        };
+        let Some(moved) = change.moved(number * block, inode.durable.len()) else {
+            return;
+        };
+        moved.apply(Arc::make_mut(&mut inode.durable));
+        if is_seen {
+            moved.apply(Arc::make_mut(&mut inode.cache));
+        }
     }
 
     pub(super) fn truncate(&mut self, ino: Ino, len: u64) -> io::Result<()> {
@@ -608,7 +680,7 @@ impl Data<'_> {
 /// The error that a fault means for an op that it does not know better.
 fn refuse(fault: Option<Fault>) -> io::Result<()> {
     match fault {
-        None | Some(Fault::DroppedWrite) => Ok(()),
+        None | Some(Fault::DroppedWrite | Fault::MisdirectedWrite) => Ok(()),
         Some(Fault::Error(errno) | Fault::ShortWrite(errno)) => Err(errno.error()),
         Some(Fault::LostSync) => Err(Errno::Io.error()),
         Some(Fault::Crash) => Err(power_cut()),

@@ -7,9 +7,11 @@
 mod big_log;
 mod crash_matrix;
 mod fleets;
+mod fsync_lies;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
+mod recovery_crashes;
 mod regressions;
 mod rot;
 mod stampede;

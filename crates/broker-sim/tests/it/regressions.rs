@@ -283,6 +283,34 @@ fn a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in() {
     }
 }
 
+#[test]
+fn a_mark_that_was_written_a_second_time_does_not_vouch_for_its_segment() {
+    let faulty = |second: Option<u64>| {
+        let disk = SimDisk::new(1);
+        let mut rig = open(&disk);
+        let mut ledger = Ledger::default();
+        assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+        // The sync of the mark fails, and then that of the directory, after which the kernel takes the new name for safe.
+        disk.fail_next(disk.op_count() + 1, Fault::LostSync);
+        if let Some(op) = second {
+            disk.fail_op(op, Fault::LostSync);
+        }
+        let before = disk.op_count();
+        rig.engine.idle();
+        (
+            disk.kill(),
+            ledger,
+            ops(&disk, before, |kind| *kind == OpKind::SyncDir),
+        )
+    };
+    let (_, _, syncs) = faulty(None);
+    let (disk, mut ledger, _) = faulty(syncs.first().copied());
+    let mut rig = open(&disk);
+    check::after_recovery(&mut rig, &mut ledger, 1 << 20).unwrap();
+    assert_eq!(send(&mut rig, &mut ledger, 2, 100), Fate::Acked(2));
+    survives(&disk, &ledger);
+}
+
 /// A disk on which the last batch was torn: one message is acknowledged, the one after it was never answered for.
 fn torn(seed: u64) -> (SimDisk, Ledger) {
     let disk = SimDisk::new(1);
