@@ -154,3 +154,118 @@ fn refuse(
     decision.refused.extend(told);
     number
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use broker_proto::{Micros, ProducerId, RoomId, RoomName, SenderName};
+    use bytes::BytesMut;
+
+    use super::super::{Epoch, RoomSlot};
+    use super::*;
+    use crate::store::{Doubtful, ProducerKey, SessionId};
+
+    fn append(first_number: u64, payloads: &[&[u8]]) -> Append {
+        let mut entries = BytesMut::new();
+        for payload in payloads {
+            publish::encode_entry(&mut entries, payload, &[], crc32c::crc32c(payload));
+        }
+        Append {
+            session: SessionId(0),
+            key: ProducerKey {
+                sender: SenderName::parse("ann").unwrap(),
+                producer: ProducerId::new([1; 16]),
+            },
+            claimed: true,
+            room: RoomName::parse("ops").unwrap(),
+            first_number,
+            count: u32::try_from(payloads.len()).unwrap(),
+            head: bytes::Bytes::new(),
+            entries: entries.freeze(),
+            expected_head: None,
+            resend: true,
+        }
+    }
+
+    /// Room "ops" with ten messages, of which these are in doubt.
+    fn scene(doubtful: &[(u64, &[u8])]) -> (Sequencer, RoomTable) {
+        let mut rooms = RoomTable::default();
+        let slot = RoomSlot {
+            name: RoomName::parse("ops").unwrap(),
+            epoch: Epoch::new(5),
+            first: Seq::FIRST,
+            head: Seq::new(10),
+            last_time: Micros::new(1),
+            last_at: 0,
+        };
+        assert!(rooms.insert(RoomId::new(1), slot));
+        let mut sequencer = Sequencer::new(1000);
+        for (seq, payload) in doubtful {
+            let message = Doubtful {
+                crc: crc32c::crc32c(payload),
+                length: u32::try_from(payload.len()).unwrap(),
+                sender: SenderName::parse("ann").unwrap(),
+                room: RoomId::new(1),
+                seq: Seq::new(*seq),
+            };
+            sequencer.in_doubt.add(message, Micros::new(1), true);
+        }
+        (sequencer, rooms)
+    }
+
+    fn decide(sequencer: &mut Sequencer, rooms: &RoomTable, append: &Append) -> Decision {
+        sequencer.append(rooms, append, Micros::new(2), &mut || 7)
+    }
+
+    fn refusals(decision: &Decision) -> Vec<(u64, u32, ErrorCode)> {
+        let tell = |refusal: &Refusal| (refusal.first_number, refusal.count, refusal.code);
+        decision.refused.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_comes_before_is_refused_too_and_what_comes_after_is_stored() {
+        let (mut sequencer, rooms) = scene(&[(4, b"b"), (5, b"c"), (9, b"e")]);
+        let unknown = ErrorCode::OUTCOME_UNKNOWN;
+        let payloads: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
+        let decision = decide(&mut sequencer, &rooms, &append(1, &payloads));
+        let expected = [
+            (1, 1, unknown),
+            (2, 2, unknown),
+            (4, 1, unknown),
+            (5, 1, unknown),
+        ];
+        assert_eq!(refusals(&decision), expected);
+        let told = decision.refused.get(1).unwrap();
+        assert!(told.detail.contains("seqs 4 to 5:"), "{}", told.detail);
+        let placed = decision.placed.unwrap();
+        assert_eq!((placed.skip, placed.first_number, placed.count), (5, 6, 1));
+        // Once more: what was not in doubt itself can no longer be stored, and it is said so.
+        let decision = decide(&mut sequencer, &rooms, &append(1, &payloads));
+        assert_eq!(
+            refusals(&decision),
+            [
+                (1, 1, ErrorCode::NOT_STORED),
+                (2, 2, unknown),
+                (4, 1, ErrorCode::NOT_STORED),
+                (5, 1, unknown)
+            ]
+        );
+        assert_eq!(decision.known.first().unwrap().first_number, 6);
+    }
+
+    #[test]
+    fn with_more_than_are_remembered_nothing_that_is_sent_again_is_stored() {
+        let (mut sequencer, rooms) = scene(&[(4, b"b")]);
+        sequencer.in_doubt.add_more(Micros::new(1), true);
+        let unknown = ErrorCode::OUTCOME_UNKNOWN;
+        let decision = decide(&mut sequencer, &rooms, &append(1, &[b"a", b"b"]));
+        assert_eq!(refusals(&decision), [(1, 1, unknown), (2, 1, unknown)]);
+        assert_eq!(decision.placed, None);
+        let fresh = Append {
+            resend: false,
+            ..append(3, &[b"b"])
+        };
+        let decision = decide(&mut sequencer, &rooms, &fresh);
+        assert_eq!(decision.placed.unwrap().first_seq, Seq::new(11));
+    }
+}
