@@ -50,7 +50,7 @@ fn read(store: &dyn Store, from: StartAt, count_max: u32, hint: Hint) -> ReadRep
         bytes_max: 1 << 20,
         hint,
     };
-    let reply = store.read(range, 1, &broker_core::store::Mailbox::new());
+    let reply = store.read(range, 1, &Mailbox::new());
     reply.expect("nobody else reads").unwrap()
 }
 

@@ -70,7 +70,7 @@ pub(crate) fn append(ask: &Ask) -> Append {
         entries: entries.freeze(),
         expected_head: ask.expected.map(Seq::new),
         // In an undamaged store it makes no difference whether a publish says that it was sent before.
-        resend: ask.first % 2 == 0,
+        resend: ask.first.is_multiple_of(2),
     }
 }
 
