@@ -19,6 +19,8 @@ pub const EXPECTED_HEAD: u16 = 2;
 
 /// Frame key, in hello: the newest places that the client knows to be stored, see [`KnownHeads`](crate::KnownHeads).
 pub const KNOWN_HEADS: u16 = 3;
+/// Frame key, in publish, without a value: these numbers were sent before, over another connection.
+pub const RESEND: u16 = 4;
 
 /// Message key, reserved: media type of the payload.
 pub const CONTENT_TYPE: u16 = 1;

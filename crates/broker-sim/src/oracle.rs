@@ -554,9 +554,8 @@ pub mod check {
             let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
             for (seq, id) in shown.messages {
                 let other = present.insert(id, seq);
-                // What told the store of a number can be lost while its message is not; then the store says that it is damaged.
-                let excused = ledger.lied_to && ledger.damage_told;
-                if let Some(other) = other.filter(|_| !excused) {
+                // Also when what told the store of its number is lost: then the outcome of a second attempt is unknown.
+                if let Some(other) = other {
                     let what = format!("{id:?} is stored twice, at seqs {other} and {seq}");
                     return broken(Harm::Doubled, what);
                 }

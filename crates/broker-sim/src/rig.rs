@@ -113,11 +113,23 @@ impl Rig {
         })
     }
 
-    /// Sends consecutive numbers of one producer, which the ledger knows.
+    /// Sends consecutive numbers of one producer, which the ledger knows, for the first time or over the same connection.
     ///
     /// # Errors
     /// When the ledger does not know them.
     pub fn send(&self, ledger: &Ledger, first: MessageId, count: u32) -> Verdict {
+        self.publish(ledger, first, count, false)
+    }
+
+    /// Sends them again, and says so, as clients do over another connection.
+    ///
+    /// # Errors
+    /// When the ledger does not know them.
+    pub fn send_again(&self, ledger: &Ledger, first: MessageId, count: u32) -> Verdict {
+        self.publish(ledger, first, count, true)
+    }
+
+    fn publish(&self, ledger: &Ledger, first: MessageId, count: u32, resend: bool) -> Verdict {
         let mut entries = BytesMut::new();
         let mut room = 0;
         for n in 0..u64::from(count) {
@@ -146,6 +158,7 @@ impl Rig {
             head: head.into(),
             entries: entries.freeze(),
             expected_head: None,
+            resend,
         };
         let queued = self.store.append(append, &self.mailbox);
         queued.map_err(|_| "the queue is full".into())

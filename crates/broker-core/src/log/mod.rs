@@ -16,6 +16,7 @@ mod spare;
 pub(crate) mod state_record;
 pub mod storage;
 pub(crate) mod tail;
+mod unclaimed;
 mod window;
 mod writer;
 

@@ -116,6 +116,8 @@ pub(crate) fn recover<S: Storage>(
     replay_proven(storage, &mut recovered, checkpoint, progress)?;
     in_file(&last, read_tail(&mut window, &mut recovered))?;
     recovered.state.know_rooms_of_producers();
+    let producers = &recovered.state.producers;
+    recovered.state.in_doubt.settle(producers);
     if let Some(doubt) = recovered.state.doubt {
         recovered.state.raise(doubt);
     }
@@ -308,7 +310,10 @@ fn replay_proven<S: Storage>(
     progress: Progress<'_>,
 ) -> Result<(), RecoveryError> {
     let first = match checkpoint {
-        Some(begin) if apply_checkpoint(storage, recovered, begin)? => begin,
+        Some(begin) if apply_checkpoint(storage, recovered, begin)? => {
+            recovered.state.told_upto = begin;
+            begin
+        }
         // Whatever a checkpoint said is in the log as well.
         _ => LogPosition::START,
     };

@@ -13,12 +13,15 @@ use super::index::IndexBuilder;
 use super::position::LogPosition;
 use super::scan::BatchView;
 use super::state_record::{
-    CheckpointChunk, CheckpointEnd, CursorRecord, DOUBT_SEQS, DoubtRecord, ProducerDropRecord,
-    ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
+    CheckpointChunk, CheckpointEnd, CursorRecord, DOUBT_SEQS, DoubtRecord, InDoubtRecord,
+    ProducerDropRecord, ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
 };
 use super::storage::StorageFile;
+use super::unclaimed::unclaimed;
 use super::window::Window;
-use crate::store::{CursorKey, Cursors, Parent, ProducerKey, Producers, RoomSlot, RoomTable, Run};
+use crate::store::{
+    CursorKey, Cursors, Doubtful, InDoubt, Parent, ProducerKey, Producers, RoomSlot, RoomTable, Run,
+};
 
 /// The state so far.
 #[derive(Debug, Default)]
@@ -36,6 +39,10 @@ pub(crate) struct Replay {
     pub(crate) checkpoint_is_whole: bool,
     /// Damage ends here, and which rooms it hit is not known.
     pub(crate) doubt: Option<LogPosition>,
+    /// Messages that are there, while nobody knows which numbers they are.
+    pub(crate) in_doubt: InDoubt,
+    /// Where the checkpoint that was taken over begins: it knows whose the numbers before are.
+    pub(crate) told_upto: LogPosition,
 }
 
 /// What to take from a batch.
@@ -60,10 +67,17 @@ impl Replay {
         mut index: Option<&mut IndexBuilder>,
     ) -> io::Result<()> {
         let runs = view.runs();
+        let damaged = self.damaged;
         if let Some(run) = runs.first().filter(|run| run.room.is_none()) {
             self.state_records(view, run, window, pass, index.as_deref_mut())?;
         }
         if pass == Pass::Everything {
+            let may_miss_state = view.damaged || self.damaged > damaged;
+            if may_miss_state && view.head.position >= self.told_upto {
+                unclaimed(view, &runs, window, |message, time| {
+                    self.in_doubt.add(message, time, false);
+                })?;
+            }
             self.messages(view, &runs, index);
         }
         Ok(())
@@ -198,6 +212,9 @@ impl Replay {
             kind::DOUBT => postcard::from_bytes::<DoubtRecord>(payload)
                 .map(|record| self.raise(LogPosition::new(record.upto)))
                 .is_ok(),
+            kind::IN_DOUBT => postcard::from_bytes(payload)
+                .map(|record| self.in_doubt(&record))
+                .is_ok(),
             kind::CHECKPOINT_END => postcard::from_bytes::<CheckpointEnd>(payload).is_ok(),
             other if other & kind::CRITICAL != 0 => {
                 self.unknown.get_or_insert((other, at));
@@ -301,6 +318,27 @@ impl Replay {
             .present
             .then(|| Position::new(Epoch::new(record.epoch), Seq::new(record.seq)));
         self.cursors.set(key, to);
+    }
+
+    fn in_doubt(&mut self, record: &InDoubtRecord<'_>) {
+        let room = RoomId::new(record.room);
+        let sender = SenderName::parse(record.sender).ok();
+        for message in &record.messages {
+            let time = Micros::new(message.time);
+            match &sender {
+                Some(sender) if !room.is_none() => {
+                    let doubtful = Doubtful {
+                        crc: message.crc,
+                        length: message.length,
+                        sender: sender.clone(),
+                        room,
+                        seq: Seq::new(message.seq),
+                    };
+                    self.in_doubt.add(doubtful, time, true);
+                }
+                _ => self.in_doubt.add_more(time, true),
+            }
+        }
     }
 
     fn trim(&mut self, record: &TrimRecord) {

@@ -23,6 +23,7 @@ pub(crate) mod kind {
     pub(crate) const CHECKPOINT_CHUNK: u16 = 8;
     pub(crate) const CHECKPOINT_END: u16 = 9;
     pub(crate) const DOUBT: u16 = 10;
+    pub(crate) const IN_DOUBT: u16 = 11;
     /// Set in a kind that a reader must understand.
     pub(crate) const CRITICAL: u16 = broker_proto::record::KIND_CRITICAL;
 }
@@ -107,6 +108,28 @@ pub(crate) struct CheckpointEnd {
 pub(crate) struct DoubtRecord {
     /// Where the damage ends; rooms with a message after it are sure of their seqs.
     pub(crate) upto: u64,
+}
+
+/// Messages of one sender in one room that can be read, while the record that told which numbers they
+/// are is lost. With room 0 and no sender: there are more than are remembered, and the one message
+/// says no more than the time that none of them is newer than.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InDoubtRecord<'a> {
+    pub(crate) sender: &'a str,
+    pub(crate) room: u32,
+    pub(crate) messages: Vec<InDoubtMessage>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InDoubtMessage {
+    pub(crate) seq: u64,
+    /// When it was stored.
+    pub(crate) time: i64,
+    /// Bytes of the payload.
+    pub(crate) length: u32,
+    /// CRC of the payload.
+    pub(crate) crc: u32,
 }
 
 /// How far seqs jump after a doubt: more than one batch can hold.

@@ -127,6 +127,7 @@ impl Publishing {
             head: who.head.clone(),
             entries: frame.body,
             expected_head: frame.extensions.expected_head,
+            resend: frame.extensions.resend,
         };
         if self.is_stalled() {
             self.stalled.push_back(append);

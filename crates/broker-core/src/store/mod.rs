@@ -9,6 +9,7 @@
 
 mod cursors;
 mod embedded;
+mod in_doubt;
 mod losses;
 mod mailbox;
 mod memory;
@@ -31,6 +32,7 @@ pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
 
 pub(crate) use cursors::{CursorKey, Cursors};
+pub(crate) use in_doubt::{Doubtful, InDoubt};
 pub(crate) use producers::{Producers, Run};
 pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
 
@@ -72,6 +74,16 @@ pub struct Append {
     pub entries: Bytes,
     /// Store only if the room's last seq is this one.
     pub expected_head: Option<Seq>,
+    /// Whether the peer says that it sent these numbers before. What is sent under an explicit
+    /// producer may always have been sent before.
+    pub resend: bool,
+}
+
+impl Append {
+    /// Whether some of it may have been handed to an earlier leader.
+    pub(crate) fn may_be_resent(&self) -> bool {
+        self.resend || !self.claimed
+    }
 }
 
 /// Acknowledged messages: consecutive numbers with consecutive seqs.

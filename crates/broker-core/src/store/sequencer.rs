@@ -6,14 +6,20 @@
 //! are [rolled back](Sequencer::rollback) and it is as if nobody had asked. So a reader never sees
 //! what a crash could take back, and a refused batch leaves no hole in the seqs.
 
+mod resend;
+
 use std::collections::HashMap;
 
 use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, Seq};
 
 use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
+use super::in_doubt::InDoubt;
 use super::producers::{Known, Producer, Producers, Run};
 use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before, draw_epoch, is_nameless};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
+
+/// Why a number that was skipped is refused.
+const PASSED_OVER: &str = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
 
 /// Where the entries of an append go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +95,8 @@ struct ProducerMark {
 pub(crate) struct Sequencer {
     pub(crate) producers: Producers,
     pub(crate) cursors: Cursors,
+    /// Stored messages that may be what is sent again; nearly always none.
+    pub(crate) in_doubt: InDoubt,
     pub(crate) idle_secs: u32,
     staged: HashMap<RoomId, StagedRoom>,
     new_rooms: Vec<(RoomName, Epoch)>,
@@ -129,6 +137,7 @@ impl Sequencer {
             return decision;
         }
         let number = self.recognise(rooms, append, &mut decision);
+        let number = self.refuse_doubtful(rooms, append, number, &mut decision);
         if number == append.first_number + u64::from(append.count) {
             return decision;
         }
@@ -238,13 +247,17 @@ impl Sequencer {
                     }
                     count
                 }
+                Known::NotStored { count } if !self.in_doubt.is_empty() => {
+                    let count = span(count);
+                    self.refuse_passed_over(rooms, append, (number, count), decision);
+                    count
+                }
                 Known::NotStored { count } => {
-                    let detail = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
                     decision.refused.push(Refusal {
                         first_number: number,
                         count: span(count),
                         code: ErrorCode::NOT_STORED,
-                        detail: detail.to_owned(),
+                        detail: PASSED_OVER.to_owned(),
                     });
                     span(count)
                 }

@@ -142,3 +142,26 @@ fn every_segment_names_the_rooms_whose_messages_it_holds() {
         }
     }
 }
+
+#[test]
+fn golden_in_doubt() {
+    let disk = MemoryStorage::new();
+    let (store, mut engine) = open(&disk);
+    say(&store, &mut engine);
+    drop((store, engine));
+    // One bit of the producer run is rotten; the message behind it is not.
+    let run = documented("first-batch");
+    let sender = run.windows(4).position(|at| at == b"\x03ann").unwrap() as u64;
+    let file = disk.open("0000000000000001-0000.seg").unwrap();
+    file.write_at(4096 + sender + 1, b"A").unwrap();
+    let (store, mut engine) = open(&disk);
+    let mut ann = Talker::new("ann", 0x11);
+    ann.send(&*store, "lobby", &[b"another"]);
+    engine.step();
+    let name = disk.list().unwrap().pop().unwrap();
+    let segment = content(&disk, &name);
+    let kind = [11, 0, 0, 0, 0, 0, 0, 0];
+    let at = segment.windows(8).position(|at| at == kind).unwrap() - 4;
+    let length = usize::from(segment[at + 12]) + 16;
+    check("in-doubt", &segment[at..at + length]);
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use broker_core::clock::{ManualClock, SeededRandom};
 use broker_core::log::storage::{FileStorage, MemoryStorage, Storage, StorageFile};
 use broker_core::store::{
-    EmbeddedConfig, EmbeddedStore, Engine, Hint, MemoryStore, Notice, ProducerKey, ReadRange,
-    ReadReply, SessionId, SetCursor, Store,
+    Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, MemoryStore, Notice, ProducerKey,
+    ReadRange, ReadReply, SessionId, SetCursor, Store,
 };
 use broker_proto::{
     Epoch, ErrorCode, Micros, Position, ProducerId, RoomName, SenderName, Seq, StartAt, StoreId,
@@ -50,7 +50,7 @@ fn read(store: &dyn Store, from: StartAt, count_max: u32, hint: Hint) -> ReadRep
         bytes_max: 1 << 20,
         hint,
     };
-    let reply = store.read(range, 1, &broker_core::store::Mailbox::new());
+    let reply = store.read(range, 1, &Mailbox::new());
     reply.expect("nobody else reads").unwrap()
 }
 
@@ -375,4 +375,69 @@ fn direct_writes_are_shown_also_by_a_store_that_was_empty_when_asked() {
     Talker::new("ann", 1).send(&*store, "lobby", &[b"hi"]);
     engine.step();
     assert_eq!(store.info().direct_io, is_direct);
+}
+
+/// What becomes of one append: the seq, or the code and the text.
+fn outcome((store, engine): &mut OnDisk, append: Append) -> Result<u64, (ErrorCode, String)> {
+    let mailbox = Mailbox::new();
+    store.append(append, &mailbox).unwrap();
+    engine.step();
+    let mut notices = Vec::new();
+    mailbox.drain(&mut notices);
+    match notices.pop() {
+        Some(Notice::Acked { run, .. }) => Ok(run.first_seq.get()),
+        Some(Notice::Refused { code, detail, .. }) => Err((code, detail)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_what_may_be_sent_again_meets_the_messages_in_doubt() {
+    let clock = ManualClock::new(Micros::new(1_000_000_000));
+    let disk = MemoryStorage::new();
+    let mut store = open_with(&disk, &clock, 1 << 30);
+    let mut ann = Talker::new("ann", 1);
+    for payload in [b"one", b"two"] {
+        ann.send(&*store.0, "lobby", &[payload]);
+        store.1.step();
+    }
+    drop(store);
+    // A bit of the first message's producer run, which is the first record that names her.
+    let file = disk.open("0000000000000001-0000.seg").unwrap();
+    let mut segment = vec![0; 8192];
+    file.read_at(0, &mut segment).unwrap();
+    let at = segment.windows(4).position(|at| at == b"\x03ann").unwrap();
+    file.write_at(at as u64 + 1, b"A").unwrap();
+
+    let mut store = open_with(&disk, &clock, 1 << 30);
+    assert_eq!(store.0.info().damaged, 1);
+    let from = |id: u8, payload: &[u8], resend: bool, claimed: bool| Append {
+        resend,
+        claimed,
+        ..Talker::new("ann", id).append("lobby", 1, &[payload])
+    };
+    // New ones of a connection's own are stored; so is what nobody is in doubt of.
+    assert_eq!(outcome(&mut store, from(2, b"one", false, true)), Ok(3));
+    assert_eq!(outcome(&mut store, from(3, b"two", true, true)), Ok(4));
+    assert_eq!(outcome(&mut store, from(4, b"six", false, false)), Ok(5));
+    let bob = Talker::new("bob", 1).append("lobby", 1, &[b"one"]);
+    let bob = Append {
+        resend: true,
+        ..bob
+    };
+    assert_eq!(outcome(&mut store, bob), Ok(6));
+    // The same again, and under a key, which always may be.
+    for (id, resend, claimed) in [(5, true, true), (6, false, false)] {
+        let (code, why) = outcome(&mut store, from(id, b"one", resend, claimed)).unwrap_err();
+        assert_eq!(code, ErrorCode::OUTCOME_UNKNOWN);
+        assert!(why.contains("with seq 1:"), "{why}");
+        // Its number is spent, and still in doubt.
+        let again = outcome(&mut store, from(id, b"one", resend, claimed));
+        assert_eq!(again, Err((code, why)));
+    }
+    // Nobody sends again what is older than producers are remembered.
+    clock.advance(Duration::from_secs(120));
+    drop(store);
+    let mut store = open_with(&disk, &clock, 1 << 30);
+    assert_eq!(outcome(&mut store, from(7, b"one", true, true)), Ok(7));
 }

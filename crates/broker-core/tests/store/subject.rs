@@ -69,6 +69,8 @@ pub(crate) fn append(ask: &Ask) -> Append {
         head: message_head(ask.who).into(),
         entries: entries.freeze(),
         expected_head: ask.expected.map(Seq::new),
+        // In an undamaged store it makes no difference whether a publish says that it was sent before.
+        resend: ask.first.is_multiple_of(2),
     }
 }
 

@@ -52,6 +52,7 @@ impl Talker {
             head: self.head.clone(),
             entries: entries.freeze(),
             expected_head: None,
+            resend: false,
         }
     }
 

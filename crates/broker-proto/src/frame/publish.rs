@@ -10,7 +10,9 @@ use super::Kind;
 use super::head::{Parts, Wire, put_head};
 use crate::decode::DecodeError;
 use crate::error_code::ErrorCode;
-use crate::extension::{self, CRITICAL, EXPECTED_HEAD, ExtensionError, MESSAGE_KEYS, PRODUCER};
+use crate::extension::{
+    self, CRITICAL, EXPECTED_HEAD, ExtensionError, MESSAGE_KEYS, PRODUCER, RESEND,
+};
 use crate::id::ProducerId;
 use crate::limits::MESSAGE_EXTENSIONS_BYTES_MAX;
 use crate::name::{NameCache, RoomName};
@@ -34,13 +36,16 @@ pub struct Publish {
     pub body: Bytes,
 }
 
-/// What a publish says beyond its header. Both are critical: a broker that does not know them refuses.
+/// What a publish says beyond its header. Producer and head are critical: a broker that does not know them refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublishExtensions {
     /// The producer, when it is not the connection's own.
     pub producer: Option<ProducerId>,
     /// The head that the room must have for the messages to be stored.
     pub expected_head: Option<Seq>,
+    /// All of these numbers were sent before, over another connection. Not critical: a broker that does not know it does as
+    /// brokers did before.
+    pub resend: bool,
 }
 
 impl PublishExtensions {
@@ -48,6 +53,7 @@ impl PublishExtensions {
     pub const NONE: Self = Self {
         producer: None,
         expected_head: None,
+        resend: false,
     };
 }
 
@@ -78,6 +84,7 @@ pub fn encode_head(
     let head = head
         .as_ref()
         .map(|seq| (EXPECTED_HEAD | CRITICAL, seq.as_slice()));
+    let resend = extensions.resend.then_some((RESEND, [].as_slice()));
     let header = PublishHeader {
         room,
         first_number,
@@ -87,7 +94,7 @@ pub fn encode_head(
         out,
         Kind::Publish,
         &header,
-        [producer, head].into_iter().flatten(),
+        [producer, head, resend].into_iter().flatten(),
         body_len,
     );
 }
@@ -170,7 +177,7 @@ impl Wire for Publish {
         let (header, list): (PublishHeader<'_>, _) = parts.header()?;
         parts.numbers(header.first_number, header.count)?;
         let mut extensions = PublishExtensions::NONE;
-        for entry in parts.extensions(list, &[PRODUCER, EXPECTED_HEAD])? {
+        for entry in parts.extensions(list, &[PRODUCER, EXPECTED_HEAD, RESEND])? {
             match entry.key {
                 PRODUCER => {
                     let id = entry
@@ -183,6 +190,12 @@ impl Wire for Publish {
                         .array()
                         .map_err(|cause| parts.extension_error(cause))?;
                     extensions.expected_head = Some(Seq::new(u64::from_le_bytes(seq)));
+                }
+                RESEND => {
+                    let [] = entry
+                        .array()
+                        .map_err(|cause| parts.extension_error(cause))?;
+                    extensions.resend = true;
                 }
                 _ => {}
             }

@@ -245,25 +245,29 @@ pub(crate) fn publishes() -> impl Strategy<Value = Publish> {
         entries,
         option::of(producers()),
         option::of(seqs()),
+        any::<bool>(),
     )
-        .prop_map(|(room, first_number, entries, producer, expected_head)| {
-            let mut body = BytesMut::new();
-            for (payload, extensions) in &entries {
-                publish::encode_entry(&mut body, payload, extensions, crc32c::crc32c(payload));
-            }
-            let count = u32::try_from(entries.len()).unwrap();
-            let extensions = PublishExtensions {
-                producer,
-                expected_head,
-            };
-            Publish {
-                room,
-                first_number,
-                count,
-                extensions,
-                body: body.freeze(),
-            }
-        })
+        .prop_map(
+            |(room, first_number, entries, producer, expected_head, resend)| {
+                let mut body = BytesMut::new();
+                for (payload, extensions) in &entries {
+                    publish::encode_entry(&mut body, payload, extensions, crc32c::crc32c(payload));
+                }
+                let count = u32::try_from(entries.len()).unwrap();
+                let extensions = PublishExtensions {
+                    producer,
+                    expected_head,
+                    resend,
+                };
+                Publish {
+                    room,
+                    first_number,
+                    count,
+                    extensions,
+                    body: body.freeze(),
+                }
+            },
+        )
 }
 
 fn acks() -> impl Strategy<Value = Frame> {

@@ -100,6 +100,18 @@ pub(crate) fn publish_if_head() -> Publish {
     let extensions = PublishExtensions {
         producer: Some(PRODUCER),
         expected_head: Some(Seq::new(6)),
+        resend: false,
+    };
+    Publish {
+        extensions,
+        ..Publish::of(room(), 1, ["hi"])
+    }
+}
+
+pub(crate) fn publish_again() -> Publish {
+    let extensions = PublishExtensions {
+        resend: true,
+        ..PublishExtensions::NONE
     };
     Publish {
         extensions,

@@ -219,6 +219,7 @@ fn publish_again(rig: &mut Rig, number: u64) -> Result<u64, ErrorCode> {
         head: head.into(),
         entries: entries.freeze(),
         expected_head: None,
+        resend: true,
     };
     let mailbox = Mailbox::new();
     rig.store.append(append, &mailbox).unwrap();
@@ -512,4 +513,99 @@ fn a_room_whose_name_is_lost_gives_its_messages_to_no_other() {
     rig.send(&ledger, id(1), 1).unwrap();
     rig.work();
     rig.answers(&mut ledger).unwrap();
+}
+
+/// Sends again as over another connection, and hears the fate of the last message.
+fn send_again(rig: &mut Rig, ledger: &mut Ledger, first: u64, count: u32) -> Fate {
+    rig.send_again(ledger, id(first), count).unwrap();
+    rig.work();
+    rig.answers(ledger).unwrap();
+    ledger.sent[&id(first + u64::from(count) - 1)].fate
+}
+
+/// A disk that never wrote the batch with the numbers 2 and 3, which were not answered for as far as their sender knows. The
+/// batch after it has brought back the last block of it, with the third message.
+fn numbers_lost() -> (SimDisk, Ledger) {
+    let disk = SimDisk::new(1);
+    let mut rig = open(&disk);
+    let mut ledger = Ledger::default();
+    assert_eq!(send(&mut rig, &mut ledger, 1, 100), Fate::Acked(1));
+    for (number, bytes) in [(2, 6000), (3, 90)] {
+        ledger.send(id(number), 1, Bytes::from(vec![b'y'; bytes]));
+    }
+    ledger.lied_to = true;
+    let unanswered = ledger.clone();
+    rig.send(&ledger, id(2), 2).unwrap();
+    disk.fail_op(disk.op_count() + 1, Fault::DroppedWrite);
+    rig.work();
+    let other = MessageId {
+        producer: 2,
+        number: 1,
+    };
+    ledger = unanswered;
+    ledger.send(other, 1, Bytes::from_static(b"of another"));
+    rig.send(&ledger, other, 1).unwrap();
+    rig.work();
+    (disk.crash(&mut Rng::new(1), CrashMode::LoseAll), ledger)
+}
+
+#[test]
+fn a_resend_is_not_stored_twice_when_its_numbers_were_lost() {
+    let (disk, mut ledger) = numbers_lost();
+    let mut rig = open(&disk);
+    check::after_recovery(&mut rig, &mut ledger, 1 << 20).unwrap();
+    let shown = rig.read(&mut ledger, 1, 1, 1 << 20).unwrap().unwrap();
+    assert_eq!(shown.skips, [(2, 2)]);
+    assert_eq!(shown.messages[1], (3, id(3)), "it is there");
+    assert_eq!(send_again(&mut rig, &mut ledger, 2, 2), Fate::Unknown);
+    assert_eq!(ledger.sent[&id(2)].fate, Fate::Unknown, "it comes before");
+    // What is new goes on, and makes the third a number that seems to have been passed over.
+    assert!(matches!(
+        send(&mut rig, &mut ledger, 4, 90),
+        Fate::Acked(seq) if seq > 4
+    ));
+    assert_eq!(send_again(&mut rig, &mut ledger, 3, 1), Fate::Unknown);
+    check::after_recovery(&mut open(&disk.kill()), &mut ledger.clone(), 1 << 20).unwrap();
+}
+
+#[test]
+fn messages_in_doubt_are_known_to_later_leaders_too() {
+    let (disk, mut ledger) = numbers_lost();
+    let limits = Limits {
+        checkpoint_bytes_min: 4 << 10,
+        ..LIMITS
+    };
+    let mut disk = disk;
+    for leader in 0..6_u64 {
+        let mut rig = Rig::open(&disk, limits, &mut Rng::new(leader)).unwrap();
+        assert_eq!(send_again(&mut rig, &mut ledger, 3, 1), Fate::Unknown);
+        // Enough for checkpoints and further segments; later leaders do not read the damaged batch any more.
+        for n in 1..=4 {
+            let id = MessageId {
+                producer: 3,
+                number: leader * 4 + n,
+            };
+            ledger.send(id, 1, Bytes::from(vec![b'z'; 5000]));
+            rig.send(&ledger, id, 1).unwrap();
+            rig.work();
+            rig.answers(&mut ledger).unwrap();
+            assert!(matches!(ledger.sent[&id].fate, Fate::Acked(_)));
+        }
+        assert_eq!(send_again(&mut rig, &mut ledger, 3, 1), Fate::Unknown);
+        // The same bytes are stored in a room where nothing is in doubt.
+        let own = MessageId {
+            producer: 100 + u16::try_from(leader).unwrap(),
+            number: 1,
+        };
+        ledger.send(own, 2, Bytes::from(vec![b'y'; 90]));
+        rig.send_again(&ledger, own, 1).unwrap();
+        rig.work();
+        rig.answers(&mut ledger).unwrap();
+        assert!(matches!(ledger.sent[&own].fate, Fate::Acked(_)));
+        disk = disk.kill();
+    }
+    let mut rig = Rig::open(&disk, limits, &mut Rng::new(9)).unwrap();
+    assert_eq!(rig.store.info().damaged, 0, "the damage is not read again");
+    assert_eq!(send_again(&mut rig, &mut ledger, 3, 1), Fate::Unknown);
+    check::after_recovery(&mut rig, &mut ledger, 1 << 20).unwrap();
 }

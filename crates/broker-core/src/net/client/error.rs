@@ -202,7 +202,7 @@ fn advice(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::DUPLICATE => "; it was stored or given up before, its seq is no longer known",
         ErrorCode::OUTCOME_UNKNOWN => {
-            "; the broker no longer knows this producer, so it did not store the message now: read the room to see whether it was stored before"
+            "; the message was not stored now: read the room to see whether it was stored before"
         }
         ErrorCode::IN_DOUBT => {
             "; read the room after the broker's next start to see whether it was stored"

@@ -167,11 +167,12 @@ impl Frame {
         }
     }
 
-    /// Makes the head anew, after numbers or producer have changed.
+    /// Makes the head anew, after numbers or producer have changed, or because it is sent again now: the broker is told so.
     pub(super) fn write_head(&mut self, blocks: &mut Blocks) {
         let extensions = PublishExtensions {
             producer: self.producer,
             expected_head: None,
+            resend: self.attempts > 0,
         };
         publish::encode_head(
             &mut blocks.heads,

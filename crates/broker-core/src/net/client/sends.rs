@@ -1,7 +1,7 @@
 //! [`Sends`]: the window of sends that have not been answered, in the order in which they were made.
 //!
 //! A state machine without I/O. Messages join the last frame until it is written; acks and refusals settle ranges of
-//! numbers; after a reconnect everything not answered is written again with the same numbers.
+//! numbers; after a reconnect everything not answered is written again with the same numbers, and marked as sent again.
 //!
 //! **Invariants:** frames stand in the order of the sends and their own numbers rise; the first `written` of them were
 //! handed out on this connection; a message leaves only when it was answered or failed; own numbers in the window span
@@ -193,12 +193,16 @@ impl Sends {
         match refusal.code {
             ErrorCode::GOING_AWAY | ErrorCode::NOT_LEADER => return Next::Reconnect,
             ErrorCode::OUTCOME_UNKNOWN if own => {
-                self.renewing = true;
+                let mut is_stranger = false;
                 self.settle(range, wakes, |frame, _| {
+                    // What was sent before may be in doubt alone. If the broker does not know the producer, it says so of the
+                    // next new message too.
+                    is_stranger |= frame.attempts == 1;
                     // Written once, refused once: it is certain that it was not stored, so a new producer may send it.
                     frame.parked = frame.attempts == 1 && frame.settled == 0 && !frame.renewed;
                     (!frame.parked).then(|| Err(refusal.error(frame)))
                 });
+                self.renewing |= is_stranger;
                 return if self.is_renewal_due() {
                     Next::Reconnect
                 } else {
@@ -314,7 +318,13 @@ impl Sends {
                     frame.first_sent,
                 ) = (false, true, 0, None);
             }
-            frames.extend(frame.without_settled(&mut self.blocks));
+            let is_whole = frame.settled == 0;
+            for mut piece in frame.without_settled(&mut self.blocks) {
+                if is_whole && piece.attempts > 0 {
+                    piece.write_head(&mut self.blocks);
+                }
+                frames.push_back(piece);
+            }
         }
         self.frames = frames;
         self.written = 0;

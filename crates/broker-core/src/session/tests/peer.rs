@@ -112,6 +112,7 @@ impl Peer {
         let extensions = PublishExtensions {
             producer: Some(producer),
             expected_head: None,
+            resend: false,
         };
         let publish = Publish::of(super::peer::room(room), number, ["x"]);
         self.say(Publish {

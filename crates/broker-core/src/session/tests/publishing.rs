@@ -271,3 +271,23 @@ fn a_draining_server_finishes_what_it_took_and_refuses_the_rest_for_the_next_lea
     let pong: Pong = ann.say(Ping { nonce: 9 }).hear_one();
     assert_eq!(pong.nonce, 9);
 }
+
+#[test]
+fn the_store_hears_what_may_have_been_sent_before() {
+    let store = Gate::new();
+    let mut ann = Peer::welcomed(&store, "ann");
+    store.hold_appends();
+    let again = Publish {
+        extensions: publish::PublishExtensions {
+            resend: true,
+            ..publish::PublishExtensions::NONE
+        },
+        ..Publish::of(room("ops"), 1, ["1"])
+    };
+    ann.say(again).hear_nothing();
+    ann.say(Publish::of(room("ops"), 2, ["2"])).hear_nothing();
+    // Who gives a key of its own may be another process than the one that used it first.
+    ann.publish_as(ProducerId::new([8; 16]), 1, "ops");
+    assert_eq!(store.resends(), [true, false, true]);
+    store.finish_appends();
+}

@@ -68,6 +68,13 @@ impl Gate {
         lock(&self.held).appends = Some(Vec::new());
     }
 
+    /// Which of the appends that are held back may have been sent before.
+    pub(super) fn resends(&self) -> Vec<bool> {
+        let held = lock(&self.held);
+        let appends = held.appends.iter().flatten();
+        appends.map(|(append, _)| append.may_be_resent()).collect()
+    }
+
     pub(super) fn finish_appends(&self) {
         for (append, to) in lock(&self.held).appends.take().into_iter().flatten() {
             assert!(self.inner.append(append, &to).is_ok());

@@ -8,20 +8,23 @@
 use broker_proto::RoomId;
 
 use super::super::cursors::CursorKey;
+use super::super::in_doubt::InDoubt;
 use super::super::producers::{Producer, Run};
 use super::super::rooms::RoomTable;
 use super::super::sequencer::Sequencer;
 use super::super::{ProducerKey, RoomSlot};
 use crate::log::position::LogPosition;
 use crate::log::state::{
-    CheckpointChunk, CheckpointEnd, CursorRecord, ProducerRunRecord, RoomRecord, encode, kind,
-    push_chunk_record,
+    CheckpointChunk, CheckpointEnd, CursorRecord, InDoubtMessage, InDoubtRecord, ProducerRunRecord,
+    RoomRecord, encode, kind, push_chunk_record,
 };
 
 /// Largest piece, in bytes.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Room that one more record takes at most in a piece.
 pub(super) const RECORD_BYTES_MAX: usize = 1024;
+/// Messages in doubt of one record, so that it stays below that.
+const IN_DOUBT_MESSAGES: usize = 24;
 
 /// A checkpoint in the making.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(super) struct Checkpoint {
     /// Where the last one of these goes on, when its runs did not fit into one piece.
     from_number: u64,
     cursors: Vec<CursorKey>,
+    /// Records of messages in doubt; they do not change after the start, but that they expire.
+    in_doubt: Vec<Vec<u8>>,
     finished: bool,
 }
 
@@ -66,6 +71,7 @@ impl Checkpoint {
                 .iter()
                 .map(|(key, _)| key.clone())
                 .collect(),
+            in_doubt: in_doubt_chunk_records(&sequencer.in_doubt),
             finished: false,
         }
     }
@@ -94,9 +100,11 @@ impl Checkpoint {
         self.add_rooms(rooms, &mut records);
         self.add_producers(sequencer, &mut records);
         self.add_cursors(sequencer, &mut records);
+        self.add_in_doubt(&mut records);
         self.finished = rooms.get(RoomId::new(self.next_room)).is_none()
             && self.producers.is_empty()
-            && self.cursors.is_empty();
+            && self.cursors.is_empty()
+            && self.in_doubt.is_empty();
         let chunk = CheckpointChunk {
             begin: self.begin.get(),
             number: self.chunks,
@@ -144,6 +152,15 @@ impl Checkpoint {
             }
         }
     }
+
+    fn add_in_doubt(&mut self, records: &mut Vec<u8>) {
+        while records.len() < CHUNK_BYTES_MAX {
+            let Some(record) = self.in_doubt.pop() else {
+                break;
+            };
+            records.extend_from_slice(&record);
+        }
+    }
 }
 
 /// What the log says of a room.
@@ -175,6 +192,66 @@ pub(super) fn cursor_record(
         epoch: at.epoch.get(),
         seq: at.seq.get(),
     }
+}
+
+/// What the log says of messages in doubt: all of them, or those that no record tells of yet.
+fn in_doubt_records(in_doubt: &InDoubt, only_untold: bool) -> Vec<InDoubtRecord<'_>> {
+    let mut records: Vec<InDoubtRecord<'_>> = Vec::new();
+    for (message, time) in in_doubt.list(only_untold) {
+        let (sender, room) = (message.sender.as_str(), message.room.get());
+        let told = InDoubtMessage {
+            seq: message.seq.get(),
+            time: time.get(),
+            length: message.length,
+            crc: message.crc,
+        };
+        match records.last_mut() {
+            Some(last)
+                if last.sender == sender
+                    && last.room == room
+                    && last.messages.len() < IN_DOUBT_MESSAGES =>
+            {
+                last.messages.push(told);
+            }
+            _ => records.push(InDoubtRecord {
+                sender,
+                room,
+                messages: vec![told],
+            }),
+        }
+    }
+    records.extend(in_doubt.more(only_untold).map(|time| InDoubtRecord {
+        sender: "",
+        room: 0,
+        messages: vec![InDoubtMessage {
+            seq: 0,
+            time: time.get(),
+            length: 0,
+            crc: 0,
+        }],
+    }));
+    records
+}
+
+fn in_doubt_chunk_records(in_doubt: &InDoubt) -> Vec<Vec<u8>> {
+    let chunk_record = |record| {
+        let mut out = Vec::new();
+        push_chunk_record(kind::IN_DOUBT, &record, &mut out);
+        out
+    };
+    let records = in_doubt_records(in_doubt, false);
+    records.into_iter().map(chunk_record).collect()
+}
+
+/// The records that tell later leaders of the messages in doubt of which no record tells yet.
+pub(super) fn untold_records(in_doubt: &InDoubt) -> Vec<Vec<u8>> {
+    let state_record = |record| {
+        let mut out = Vec::new();
+        encode(kind::IN_DOUBT, RoomId::NONE, &record, &mut out);
+        out
+    };
+    let records = in_doubt_records(in_doubt, true);
+    records.into_iter().map(state_record).collect()
 }
 
 /// What the log says of numbers that were stored.

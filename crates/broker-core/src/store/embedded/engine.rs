@@ -406,6 +406,7 @@ impl<S: Storage> Engine<S> {
             let now = self.clock.now();
             let idle = self.sequencer.idle_secs;
             self.sequencer.producers.expire(now, idle);
+            self.sequencer.in_doubt.expire(now, idle);
         }
     }
 

@@ -22,6 +22,7 @@ use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
 use crate::log::{FEATURE_LEVEL, LogWriter, RecoveryError, Segments, Start, state};
 use crate::planted::{Bug, planted};
+use crate::store::InDoubt;
 use crate::store::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex, Ordering, lock, read};
 
@@ -122,8 +123,12 @@ impl<S: Storage> EmbeddedStore<S> {
         }
         let scattered = is_scattered(&found);
         let mentioned_from = mentioned_from(&found, in_place, &writer);
-        let pending = found.state.doubt.map(doubt_record).into_iter().collect();
+        let mut in_doubt = found.state.in_doubt;
+        in_doubt.expire(config.clock.now(), config.producer_idle_secs);
+        let mut pending: Vec<Vec<u8>> = found.state.doubt.map(doubt_record).into_iter().collect();
+        pending.extend(untold(&in_doubt));
         let mut sequencer = Sequencer::new(config.producer_idle_secs);
+        sequencer.in_doubt = in_doubt;
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
         let inbox = Inbox::new(config.queue_bytes_max);
@@ -314,6 +319,18 @@ fn doubt_record(upto: LogPosition) -> Vec<u8> {
     let doubt = state::DoubtRecord { upto: upto.get() };
     state::encode(state::kind::DOUBT, RoomId::NONE, &doubt, &mut record);
     record
+}
+
+/// Tells later leaders of messages in doubt that are known only since this start.
+fn untold(in_doubt: &InDoubt) -> Vec<Vec<u8>> {
+    if !in_doubt.is_empty() {
+        tracing::warn!(
+            messages = in_doubt.len(),
+            more = in_doubt.is_any(),
+            "damage took the records that told whose numbers some messages are; a publish that is sent again and may be one of them is answered as outcome_unknown"
+        );
+    }
+    checkpoint::untold_records(in_doubt)
 }
 
 /// Copies the unproven tail into a new segment, and keeps what was torn for a look.

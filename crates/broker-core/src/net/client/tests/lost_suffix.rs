@@ -75,7 +75,12 @@ async fn what_nobody_acknowledged_is_not_known() {
     drop(peer);
     let mut peer = listener.welcome().await;
     assert_eq!(known(&peer), []);
-    assert_eq!(peer.publish().await, publish);
+    let again = peer.publish().await;
+    assert!(again.extensions.resend);
+    assert_eq!(
+        (again.first_number, &again.body),
+        (publish.first_number, &publish.body)
+    );
     peer.ack_all(&publish, 1).await;
     ticket.await.unwrap();
 }

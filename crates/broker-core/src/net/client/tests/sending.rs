@@ -370,14 +370,107 @@ async fn an_unknown_outcome_of_a_retry_is_told() {
             (ErrorKind::OutcomeUnknown, false)
         );
     }
-    // The producer is of no use any more; the next message goes under a new one.
-    let old = peer.producer();
-    let mut peer = listener.welcome().await;
-    assert_ne!(peer.producer(), old);
+    // Perhaps only those two are in doubt, so the producer goes on. If the broker does not know it, it says so of the next
+    // message too, which then goes under a new one.
     let (sent, ()) = tokio::join!(room.send("3"), async {
         let publish = peer.publish().await;
-        assert_eq!(publish.first_number, 1);
+        assert_eq!(
+            (publish.first_number, publish.extensions.resend),
+            (3, false)
+        );
+        peer.refuse(3, 1, ErrorCode::OUTCOME_UNKNOWN).await;
+        let old = peer.producer();
+        let mut peer = listener.welcome().await;
+        assert_ne!(peer.producer(), old);
+        let publish = peer.publish().await;
+        assert_eq!(
+            (publish.first_number, publish.extensions.resend),
+            (1, false)
+        );
         peer.ack_all(&publish, 1).await;
+    });
+    sent.unwrap();
+}
+
+#[tokio::test]
+async fn one_message_in_doubt_among_resent_ones_harms_no_other() {
+    let (client, mut peer, mut listener) = connected().await;
+    let room = client.room("ops").unwrap();
+    let mut tickets = queue_numbered(&room, 1..=3).await;
+    peer.publishes(3).await;
+    drop(peer);
+    let mut peer = listener.welcome().await;
+    tickets.extend(queue_numbered(&room, 4..=4).await);
+    peer.publishes(4).await;
+    // Of the three, one may be stored already, and the broker cannot tell.
+    peer.refuse(2, 1, ErrorCode::OUTCOME_UNKNOWN).await;
+    peer.ack("ops", 1, 1, 1).await;
+    peer.ack("ops", 3, 2, 3).await;
+    let mut ends = Vec::new();
+    for ticket in tickets {
+        let end = ticket.await;
+        ends.push(end.map(|ack| ack.seq.get()).map_err(|error| error.kind()));
+    }
+    assert_eq!(ends, [Ok(1), Err(ErrorKind::OutcomeUnknown), Ok(3), Ok(4)]);
+    let (sent, ()) = tokio::join!(room.send("5"), async {
+        let publish = peer.publish().await;
+        assert_eq!(publish.first_number, 5);
+        peer.ack_all(&publish, 5).await;
+    });
+    assert_eq!(sent.unwrap().seq.get(), 5);
+}
+
+#[tokio::test]
+async fn only_what_was_sent_before_says_so() {
+    let (client, mut peer, mut listener) = connected().await;
+    let room = client.room("ops").unwrap();
+    let mut tickets = queue_numbered(&room, 1..=6).await;
+    tickets.push(room.queue_with_id("job-7", 1, "x").await.unwrap());
+    let marks = |publishes: &[broker_proto::Publish]| {
+        let mark = |publish: &broker_proto::Publish| {
+            (
+                publish.first_number,
+                publish.count,
+                publish.extensions.resend,
+            )
+        };
+        publishes.iter().map(mark).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        marks(&peer.publishes(7).await),
+        [(1, 6, false), (1, 1, false)]
+    );
+    peer.ack("ops", 3, 1, 3).await;
+    tickets.remove(2).await.unwrap();
+    drop(peer);
+    // These are queued while nobody is connected, and not sent again.
+    tickets.extend(queue_numbered(&room, 7..=8).await);
+    for resend in [false, true] {
+        let mut peer = listener.welcome().await;
+        let again = peer.publishes(8).await;
+        assert_eq!(
+            marks(&again).get(..3),
+            Some([(1, 2, true), (4, 3, true), (1, 1, true)].as_slice())
+        );
+        assert_eq!(marks(&again).get(3..), Some([(7, 2, resend)].as_slice()));
+    }
+    let mut peer = listener.welcome().await;
+    let publishes = peer.publishes(8).await;
+    assert!(publishes.iter().all(|publish| publish.extensions.resend));
+    for publish in &publishes {
+        peer.ack_all(publish, 100 + publish.first_number).await;
+    }
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    // A new message is a new one.
+    let (sent, ()) = tokio::join!(room.send("9"), async {
+        let publish = peer.publish().await;
+        assert_eq!(
+            (publish.first_number, publish.extensions.resend),
+            (9, false)
+        );
+        peer.ack_all(&publish, 9).await;
     });
     sent.unwrap();
 }
