@@ -99,6 +99,7 @@ impl Publisher {
             head: self.head.clone(),
             entries: self.entries.clone(),
             expected_head: None,
+            resend: false,
         };
         self.next += u64::from(self.count);
         store
