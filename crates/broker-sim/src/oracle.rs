@@ -501,7 +501,11 @@ pub mod check {
     ///
     /// # Errors
     /// When a promise was broken.
-    pub fn after_recovery<S: Storage>(rig: &mut Rig<S>, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+    pub fn after_recovery<S: Storage>(
+        rig: &mut Rig<S>,
+        ledger: &mut Ledger,
+        bytes_max: u32,
+    ) -> Verdict {
         let info = rig.store.info();
         if info.term.get() <= ledger.term {
             let what = format!("the term is {} and was {} before", info.term, ledger.term);
@@ -534,7 +538,11 @@ pub mod check {
     ///
     /// # Errors
     /// When something is gone.
-    pub fn everything_is_there<S: Storage>(rig: &Rig<S>, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+    pub fn everything_is_there<S: Storage>(
+        rig: &Rig<S>,
+        ledger: &mut Ledger,
+        bytes_max: u32,
+    ) -> Verdict {
         let present = contents(rig, ledger, bytes_max)?;
         nothing_is_lost(ledger, &present)
     }

@@ -12,6 +12,7 @@ mod fsync_lies;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
+mod powercut;
 mod recovery_crashes;
 mod regressions;
 mod rot;

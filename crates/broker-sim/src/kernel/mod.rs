@@ -1,0 +1,16 @@
+//! The log against a real kernel: file systems that lose what was not synced, system calls that fail, disks that are full or lie.
+//!
+//! A [`writer`] process publishes and says on its stdout what it sends and what is acknowledged. It is stopped in some way, what the
+//! disk then holds is opened again, and the [`account`] of its words is compared with what is served. How it is stopped:
+//!
+//! - [`power_cut`]: the file system is shut down under it, so that the kernel forgets whatever was not synced.
+//!
+//! What [`machine`] sets up (mounts, loop devices, processes) goes when it is dropped, also in a panic.
+//!
+//! **Invariant:** whatever needs a tool or a right that this machine does not have ends as [`machine::Missing`], before anything was
+//! tried.
+
+pub mod account;
+pub mod machine;
+pub mod power_cut;
+pub mod writer;
