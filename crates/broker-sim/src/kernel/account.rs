@@ -250,12 +250,40 @@ impl Account {
     /// # Errors
     /// When a promise was broken.
     pub fn check(&mut self, dir: &Path, rng: &mut Rng) -> Verdict {
-        let disk = FileStorage::open(dir).map_err(|error| error.to_string())?;
-        let limits = Limits::draw(rng);
-        let mut rig =
-            Rig::open_on(Arc::new(disk), limits, rng).map_err(|error| unopened(&error))?;
+        let mut rig = open(dir, rng)?;
         check::after_recovery(&mut rig, &mut self.ledger, PAGE_BYTES)?;
         self.probe(&mut rig)
+    }
+
+    /// Sends everything that nobody answered for again, as its publishers would, and looks at all of it once more.
+    ///
+    /// # Errors
+    /// When a promise was broken.
+    pub fn send_open_again(&mut self, dir: &Path, rng: &mut Rng) -> Verdict {
+        let mut rig = open(dir, rng)?;
+        for (id, _) in self.open() {
+            rig.send_again(&self.ledger, id, 1)?;
+        }
+        rig.work();
+        rig.answers(&mut self.ledger)?;
+        if let Some((id, _)) = self.open().first() {
+            return Err(format!("{id:?} was sent again and not answered").into());
+        }
+        if self.ledger.lied_to {
+            return Ok(());
+        }
+        check::everything_is_there(&rig, &mut self.ledger, PAGE_BYTES)
+    }
+
+    /// Whether everything that was acknowledged or shown is still there, also when the disk lied.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub fn has_everything(&self, dir: &Path, rng: &mut Rng) -> Verdict<bool> {
+        let mut ledger = self.ledger.clone();
+        ledger.lied_to = false;
+        let rig = open(dir, rng)?;
+        Ok(check::everything_is_there(&rig, &mut ledger, PAGE_BYTES).is_ok())
     }
 
     fn probe(&mut self, rig: &mut Rig<FileStorage>) -> Verdict {
@@ -275,6 +303,12 @@ impl Account {
             }
         }
     }
+}
+
+fn open(dir: &Path, rng: &mut Rng) -> Verdict<Rig<FileStorage>> {
+    let disk = FileStorage::open(dir).map_err(|error| error.to_string())?;
+    let limits = Limits::draw(rng);
+    Rig::open_on(Arc::new(disk), limits, rng).map_err(|error| unopened(&error))
 }
 
 /// Consecutive numbers of one producer.

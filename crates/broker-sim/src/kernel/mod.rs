@@ -3,7 +3,8 @@
 //! A [`writer`] process publishes and says on its stdout what it sends and what is acknowledged. It is stopped in some way, what the
 //! disk then holds is opened again, and the [`account`] of its words is compared with what is served. How it is stopped:
 //!
-//! - [`power_cut`]: the file system is shut down under it, so that the kernel forgets whatever was not synced.
+//! - [`power_cut`]: the file system is shut down under it, so that the kernel forgets whatever was not synced;
+//! - [`calls`]: it is killed, or gets an error, at one system call after the other.
 //!
 //! What [`machine`] sets up (mounts, loop devices, processes) goes when it is dropped, also in a panic.
 //!
@@ -11,6 +12,7 @@
 //! tried.
 
 pub mod account;
+pub mod calls;
 pub mod machine;
 pub mod power_cut;
 pub mod writer;

@@ -17,6 +17,7 @@ mod recovery_crashes;
 mod regressions;
 mod rot;
 mod stampede;
+mod syscall_kill_points;
 mod takeover_steps;
 
 use broker_sim::campaign::setting;
