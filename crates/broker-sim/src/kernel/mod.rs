@@ -4,7 +4,8 @@
 //! disk then holds is opened again, and the [`account`] of its words is compared with what is served. How it is stopped:
 //!
 //! - [`power_cut`]: the file system is shut down under it, so that the kernel forgets whatever was not synced;
-//! - [`calls`]: it is killed, or gets an error, at one system call after the other.
+//! - [`calls`]: it is killed, or gets an error, at one system call after the other;
+//! - [`full`]: there is no space left.
 //!
 //! What [`machine`] sets up (mounts, loop devices, processes) goes when it is dropped, also in a panic.
 //!
@@ -13,6 +14,7 @@
 
 pub mod account;
 pub mod calls;
+pub mod full;
 pub mod machine;
 pub mod power_cut;
 pub mod writer;

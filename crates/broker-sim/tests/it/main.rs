@@ -9,6 +9,7 @@ mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
 mod fsync_lies;
+mod full_disk;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
