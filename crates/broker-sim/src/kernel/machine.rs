@@ -109,7 +109,7 @@ impl FileSystem {
     #[must_use]
     pub const fn bytes(self) -> u64 {
         match self {
-            Self::Ext4 => 96 << 20,
+            Self::Ext4 => 64 << 20,
             Self::Xfs => 300 << 20,
             Self::Btrfs => 160 << 20,
         }
@@ -259,7 +259,7 @@ impl Drop for Mount {
 pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Receiver<Line>,
+    lines: Receiver<(u64, Line)>,
 }
 
 impl Process {
@@ -268,6 +268,17 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        Self::start_stamped(command, || 0)
+    }
+
+    /// Starts it, and puts a number on each of its lines when it arrives.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_stamped(
+        command: &mut Command,
+        stamp: impl Fn() -> u64 + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()
@@ -283,7 +294,7 @@ impl Process {
         thread::Builder::new().spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             for line in lines.filter_map(|line| Line::parse(&line)) {
-                if tell.send(line).is_err() {
+                if tell.send((stamp(), line)).is_err() {
                     return;
                 }
             }
@@ -297,7 +308,7 @@ impl Process {
     /// It says nothing for so long.
     pub fn next(&self, patience: Duration) -> anyhow::Result<Option<Line>> {
         match self.lines.recv_timeout(patience) {
-            Ok(line) => Ok(Some(line)),
+            Ok((_, line)) => Ok(Some(line)),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => bail!("a writer says nothing for {patience:?}"),
         }
@@ -307,7 +318,16 @@ impl Process {
     ///
     /// # Errors
     /// As the operating system's.
-    pub fn kill(mut self) -> anyhow::Result<Vec<Line>> {
+    pub fn kill(self) -> anyhow::Result<Vec<Line>> {
+        let lines = self.kill_stamped()?;
+        Ok(lines.into_iter().map(|(_, line)| line).collect())
+    }
+
+    /// Kills it, and gives all that it still had to say, with its stamps.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    pub fn kill_stamped(mut self) -> anyhow::Result<Vec<(u64, Line)>> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(self.lines.iter().collect())
@@ -319,7 +339,7 @@ impl Process {
     /// As the operating system's.
     pub fn end(mut self) -> anyhow::Result<(Vec<Line>, bool)> {
         self.stdin = None;
-        let lines = self.lines.iter().collect();
+        let lines = self.lines.iter().map(|(_, line)| line).collect();
         Ok((lines, self.child.wait()?.success()))
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! - [`power_cut`]: the file system is shut down under it, so that the kernel forgets whatever was not synced;
 //! - [`calls`]: it is killed, or gets an error, at one system call after the other;
-//! - [`full`]: there is no space left.
+//! - [`full`]: there is no space left;
+//! - [`block_log`]: the disk below the file system writes down what it is given, and what a power cut could leave of it is tried; or
+//!   it fails a flush and then lies.
 //!
 //! What [`machine`] sets up (mounts, loop devices, processes) goes when it is dropped, also in a panic.
 //!
@@ -13,6 +15,10 @@
 //! tried.
 
 pub mod account;
+#[cfg(target_os = "linux")]
+pub mod block_disk;
+#[cfg(target_os = "linux")]
+pub mod block_log;
 pub mod calls;
 pub mod full;
 pub mod machine;
