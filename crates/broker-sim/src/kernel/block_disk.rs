@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use fuser::{
     BackgroundSession, FileAttr, FileType, Filesystem, MountOption, ReplyAttr, ReplyData,
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
 };
 use rustix::io::Errno;
 
-use super::machine::{Missing, needs_mounts};
+use super::machine::{Missing, needs_mounts, scratch};
 
 /// The name of the file.
 const NAME: &str = "disk";
@@ -133,17 +133,20 @@ impl BlockDisk {
     }
 }
 
-/// Whether such a disk can be served here.
+/// Whether such a disk can be served here, by doing so.
 ///
 /// # Errors
 /// What is missing.
 pub fn needs_fuse() -> Result<(), Missing> {
     needs_mounts()?;
-    if Path::new("/dev/fuse").exists() {
+    let served = scratch().map_err(anyhow::Error::from).and_then(|dir| {
+        let served = BlockDisk::new(vec![0; 4096]).serve(dir.path())?;
+        let len = std::fs::metadata(served.file())?.len();
+        drop(served);
+        ensure!(len == 4096, "the disk has {len} bytes");
         Ok(())
-    } else {
-        Err(Missing("/dev/fuse".to_owned()))
-    }
+    });
+    served.map_err(|_| Missing("/dev/fuse".to_owned()))
 }
 
 /// A disk that is a file.

@@ -43,18 +43,18 @@ pub fn needs(programs: &[&str]) -> Result<(), Missing> {
     }
 }
 
-/// Whether this process may mount.
+/// Whether this process may mount, by doing so.
 ///
 /// # Errors
-/// It is not root, or has no loop devices.
+/// It is not root, or has no such right all the same.
 pub fn needs_mounts() -> Result<(), Missing> {
     if !rustix::process::geteuid().is_root() {
         return Err(Missing("root".to_owned()));
     }
-    if !Path::new("/dev/loop-control").exists() {
-        return Err(Missing("/dev/loop-control".to_owned()));
-    }
-    needs(&["losetup", "mount", "umount", "perl"])
+    needs(&["mount", "umount"])?;
+    let mounted = scratch().map_err(anyhow::Error::from);
+    let mounted = mounted.and_then(|dir| Mount::memory(dir.path(), 1 << 20)?.unmount());
+    mounted.map_err(|_| Missing("the right to mount".to_owned()))
 }
 
 /// Runs a program to its end and gives its output.
@@ -92,17 +92,26 @@ impl FileSystem {
         }
     }
 
-    /// Whether it can be made and mounted here.
+    /// Whether it can be made and mounted here, by doing so.
     ///
     /// # Errors
     /// What is missing.
     pub fn needs(self) -> Result<(), Missing> {
         needs_mounts()?;
-        match self {
-            Self::Ext4 => needs(&["mkfs.ext4"]),
-            Self::Xfs => needs(&["mkfs.xfs"]),
-            Self::Btrfs => needs(&["mkfs.btrfs"]),
-        }
+        needs(&["losetup", "perl", &format!("mkfs.{}", self.name())])?;
+        let mounted = self.try_mount();
+        // A container may have the device and not the right, a kernel not this file system.
+        mounted.map_err(|_| Missing(format!("mount -t {}", self.name())))
+    }
+
+    fn try_mount(self) -> anyhow::Result<()> {
+        let dir = scratch()?;
+        let (file, at) = (dir.path().join("image"), dir.path().join("mount"));
+        std::fs::create_dir(&at)?;
+        image(&file, self.bytes())?;
+        self.make(&file)?;
+        let device = LoopDevice::attach(&file)?;
+        Mount::device(device.path(), self, &at)?.unmount()
     }
 
     /// The smallest that its tools make, or a little more.
