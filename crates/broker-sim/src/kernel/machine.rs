@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
@@ -17,6 +17,9 @@ use super::account::Line;
 
 /// `FS_IOC_SHUTDOWN` without a flush of the journal: from then on nothing reaches the disk, and the file system only gives errors.
 const SHUT_DOWN: &str = r#"my $how = pack("I",2); open(F,"<",$ARGV[0]) or die $!; ioctl(F,0x8004587D,$how) or die "$!\n""#;
+
+/// How long a file system may be in use by nobody that one knows of.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// A tool or a right that this machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,15 +252,27 @@ impl Mount {
     /// # Errors
     /// Somebody still uses it.
     pub fn unmount(mut self) -> anyhow::Result<()> {
-        run("umount", [&self.at])?;
+        self.try_unmount()?;
         self.is_mounted = false;
         Ok(())
+    }
+
+    /// A process that another thread is just starting has its files open, too, until it has become another program.
+    fn try_unmount(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            match run("umount", [&self.at]) {
+                Err(error) if begun.elapsed() > BUSY_MAX => return Err(error),
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.is_mounted && run("umount", [&self.at]).is_err() {
+        if self.is_mounted && self.try_unmount().is_err() {
             let _ = run("umount", ["-l".as_ref(), self.at.as_os_str()]);
         }
     }

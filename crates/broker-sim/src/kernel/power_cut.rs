@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use broker_proto::ErrorCode;
 use tempfile::TempDir;
 
 use super::account::{Account, Line};
@@ -22,6 +23,9 @@ use crate::workers::rng_of;
 
 /// Cuts of one store, before another one begins.
 const CUTS_OF_A_SCENE: u64 = 10;
+/// The file system of a scene, which must not become full: a refusal for that, which is not heard any more because the process is
+/// killed, looks like a message that was lost. It takes as much memory as is written.
+const DISK_BYTES: u64 = 768 << 20;
 /// How long a writer may take to begin.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Threads of each writer.
@@ -140,7 +144,7 @@ impl<'a> Scene<'a> {
         let dir = scratch()?;
         let (file, at) = (dir.path().join("image"), dir.path().join("mount"));
         std::fs::create_dir(&at)?;
-        image(&file, kind.bytes())?;
+        image(&file, DISK_BYTES)?;
         kind.make(&file)?;
         let device = LoopDevice::attach(&file)?;
         let mount = Some(Mount::device(device.path(), kind, &at)?);
@@ -177,6 +181,10 @@ impl<'a> Scene<'a> {
             }
         }
         done.acks = self.account.acks;
+        let full = self.account.refusals.iter();
+        let full = full.filter(|(code, _)| *code == ErrorCode::NO_SPACE);
+        let full = full.count();
+        ensure!(full == 0, "the file system was full {full} times");
         Ok(done)
     }
 
