@@ -9,13 +9,16 @@ mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
 mod fsync_lies;
+mod full_disk;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
+mod powercut;
 mod recovery_crashes;
 mod regressions;
 mod rot;
 mod stampede;
+mod syscall_kill_points;
 mod takeover_steps;
 
 use broker_sim::campaign::setting;
