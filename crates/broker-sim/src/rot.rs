@@ -363,6 +363,14 @@ impl Subject {
             rig.engine.close();
             rig.answers(&mut ledger)?;
         }
+        Self::of(disk, ledger, limits)
+    }
+
+    /// A store that was written by somebody else, and closed.
+    ///
+    /// # Errors
+    /// When the files are not as the log writes them.
+    pub fn of(disk: SimDisk, ledger: Ledger, limits: Limits) -> Verdict<Self> {
         let map = Map::of(&disk)?;
         Ok(Self {
             disk,
@@ -370,6 +378,26 @@ impl Subject {
             map,
             limits,
         })
+    }
+
+    /// Strikes, and checks what the next leader serves; true when messages were hit.
+    ///
+    /// # Errors
+    /// When a promise is broken.
+    pub fn glance(&self, blow: &Blow, rng: &mut Rng) -> Verdict<bool> {
+        let disk = self.disk.kill();
+        if !disk.corrupt(&blow.file, blow.at, &blow.bytes) {
+            return Err(format!("there is no file {}", blow.file).into());
+        }
+        let harm = self.map.harm(&self.disk, &disk);
+        let mut ledger = self.ledger.clone();
+        ledger.lied_to |= harm.end;
+        let rig = self
+            .open(&disk, rng)
+            .map_err(|error| format!("the store cannot be opened: {error}"))?;
+        serve(&rig, &mut ledger, &harm)?;
+        is_counted(&rig, &harm)?;
+        Ok(!harm.must.is_empty())
     }
 
     /// Strikes, and checks what is served: by the leader that was there already if `live`, by the next one, and, after more was
@@ -398,12 +426,7 @@ impl Subject {
             Err(error) => return Err(format!("the store cannot be opened: {error}").into()),
         };
         serve(&rig, &mut ledger, &harm).map_err(|why| why.at("the first leader"))?;
-        if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
-            return Err(Broken::new(
-                Kind::SilentCorruption,
-                "damage was met and not counted",
-            ));
-        }
+        is_counted(&rig, &harm)?;
         let mut rig = rig;
         go_on(&mut rig, &mut ledger, &harm)?;
         let mode = CrashMode::draw(rng);
@@ -421,6 +444,17 @@ impl Subject {
     fn open(&self, disk: &SimDisk, rng: &mut Rng) -> Result<Rig, RecoveryError> {
         Rig::open(disk, self.limits, rng)
     }
+}
+
+/// Whether the store says that it met damage, if it must have.
+fn is_counted(rig: &Rig, harm: &Harm) -> Verdict {
+    if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
+        return Err(Broken::new(
+            Kind::SilentCorruption,
+            "damage was met and not counted",
+        ));
+    }
+    Ok(())
 }
 
 /// Reads everything and compares it with what should be there.

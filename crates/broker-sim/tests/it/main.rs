@@ -5,6 +5,7 @@
 )]
 
 mod big_log;
+mod bitrot;
 mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
