@@ -81,11 +81,11 @@ impl Patient {
             };
             // A room more now and then, so that each segment names some.
             let room = u16::try_from(1 + number % (3 + number / 60)).unwrap_or(1);
-            let bytes = [0, 40, 250, 3000].get(rng.index(4)).copied().unwrap_or(0);
+            let bytes = [0, 40, 700, 6000].get(rng.index(4)).copied().unwrap_or(0);
             let payload: Vec<u8> = (0..bytes).map(|_| rng.next().to_le_bytes()[0]).collect();
             ledger.send(id, room, Bytes::from(payload));
             rig.send(&ledger, id, 1)?;
-            if number % 3 == 0 {
+            if number % 4 == 0 {
                 rig.work();
                 rig.answers(&mut ledger)?;
                 rig.engine.keep_house();
