@@ -37,6 +37,7 @@ pub mod report;
 pub mod rig;
 pub mod rng;
 pub mod rot;
+pub mod truth_table;
 pub mod workers;
 pub mod workload;
 

@@ -18,5 +18,6 @@ mod regressions;
 mod rot;
 mod stampede;
 mod takeover_steps;
+mod truth_table;
 
 use broker_sim::campaign::setting;
