@@ -4,6 +4,8 @@ pub mod batch;
 mod builder;
 mod bytes;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 pub mod position;
 pub(crate) mod reader;
