@@ -28,6 +28,7 @@ pub mod crash_matrix;
 pub mod disk;
 pub mod exhaustive;
 pub mod fleet;
+pub mod forge;
 pub mod fsync_lies;
 pub mod history;
 pub mod net_sim;

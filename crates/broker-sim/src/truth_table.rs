@@ -347,7 +347,7 @@ fn unvouch(disk: &SimDisk, file: &str, heads: &[(u64, BatchHead)]) -> Verdict {
     let [.., (_, bad), (at, last)] = heads else {
         return Err("there are too few batches".into());
     };
-    let mut last = last.clone();
+    let mut last = *last;
     last.durable_upto = bad.position;
     if !disk.corrupt(file, *at, &last.encode(header.marker)) {
         return Err("the segment is not there".into());

@@ -3,13 +3,12 @@
 //!
 //! Not part of the API.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use broker_proto::{Micros, ProducerId, RoomId, RoomName, SenderName, Seq, StartAt, StoreId};
 use bytes::{Bytes, BytesMut};
 
-use super::batch::{BATCH_ALIGN, BatchKind, BatchRun};
+use super::batch::{BatchKind, BatchRun};
 use super::builder::{BatchBuilder, Stamp};
 use super::position::{LogPosition, Marker};
 use super::scan::{Scanner, Step};
@@ -197,7 +196,7 @@ pub fn scan(data: &[u8]) {
                 }
             }
         }
-        let aligned = log.len().next_multiple_of(BATCH_ALIGN as usize);
+        let aligned = log.len().next_multiple_of(8);
         log.resize(aligned, 0);
     }
     let found = scan_log(marker, &log);
@@ -277,7 +276,7 @@ fn hurt(disk: &MemoryStorage, step: &[u8]) {
     let mut block = vec![0; 512];
     let _ = match how % 6 {
         0 => file.write_at(at, &[byte]),
-        1 => file.write_at(at, &vec![byte; 64]),
+        1 => file.write_at(at, &[byte; 64]),
         2 => file.truncate(at),
         3 => file
             .read_at(at, &mut block)
@@ -380,4 +379,10 @@ impl Sitter {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The marker of this number.
+#[must_use]
+pub const fn marker(number: u64) -> Marker {
+    Marker(number)
 }

@@ -5,6 +5,7 @@
     reason = "a test may panic"
 )]
 
+mod any_bytes;
 mod basics;
 mod conformance;
 mod golden;

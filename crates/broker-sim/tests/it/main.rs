@@ -9,6 +9,7 @@ mod bitrot;
 mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
+mod forge;
 mod fsync_lies;
 mod histories;
 mod kill9_takeover;
