@@ -83,7 +83,9 @@ impl<S: Storage> EmbeddedStore<S> {
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
         let found = recover(&*storage, config.log, progress)?;
         let last = found.last_term.max(config.term_floor);
-        let term = last + u64::from(!planted(Bug::TermNotRaised));
+        let term = last
+            .checked_add(u64::from(!planted(Bug::TermNotRaised)))
+            .ok_or(RecoveryError::TermsUsedUp)?;
         let mut seed = [0; 16];
         config.random.fill(&mut seed);
         let mut markers = MarkerSource::new(seed);
