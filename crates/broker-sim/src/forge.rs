@@ -10,8 +10,8 @@
 
 use std::ops::{AddAssign, Range};
 
+use broker_core::fuzzing::{Told, batch, scan_log};
 use broker_core::log::batch::{BatchHead, HEAD_BYTES, TRAILER_BYTES};
-use broker_core::log::fuzzing::{Told, batch, scan_log};
 use broker_proto::{RoomId, Seq};
 use bytes::Bytes;
 
@@ -219,7 +219,7 @@ impl Log {
             }
         }
         let head = log.get(victim.start..).and_then(|bytes| {
-            BatchHead::parse_any(bytes, broker_core::log::fuzzing::marker(self.marker))
+            BatchHead::parse_any(bytes, broker_core::fuzzing::marker(self.marker))
         });
         let read = found.iter().find(|one| one.at == victim.start as u64);
         let damaged = head.is_none() || read.is_none_or(|one| one.damaged);

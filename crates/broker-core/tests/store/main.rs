@@ -5,9 +5,9 @@
     reason = "a test may panic"
 )]
 
-mod any_bytes;
 mod basics;
 mod conformance;
+mod fuzzing;
 mod golden;
 mod model;
 mod ops;
