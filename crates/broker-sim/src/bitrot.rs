@@ -136,15 +136,16 @@ impl Patient {
         let mut done = Rotten::default();
         let first = (number - 1) * PIECE_BYTES;
         for at in first..(first + PIECE_BYTES).min(self.content.len() as u64) {
+            let byte = self.unit(at, 1).first().copied().unwrap_or(0);
             for bit in 0..8 {
                 let blow = self.blow(at, 1 << bit);
-                let result = if (done.flips + number) % WHOLE_EVERY == 0 {
+                let result = if (done.flips + number).is_multiple_of(WHOLE_EVERY) {
                     let whole = self
                         .subject
                         .strike(std::slice::from_ref(&blow), false, &mut rng);
-                    whole.and_then(|()| self.subject.glance(&blow, &mut rng))
+                    whole.and_then(|()| self.subject.glance(&blow, &[byte], &mut rng))
                 } else {
-                    self.subject.glance(&blow, &mut rng)
+                    self.subject.glance(&blow, &[byte], &mut rng)
                 };
                 let hit = result.map_err(|what| Failure {
                     seed,
