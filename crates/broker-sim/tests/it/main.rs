@@ -5,9 +5,11 @@
 )]
 
 mod big_log;
+mod bitrot;
 mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
+mod forge;
 mod fsync_lies;
 mod full_disk;
 mod histories;
@@ -20,5 +22,6 @@ mod rot;
 mod stampede;
 mod syscall_kill_points;
 mod takeover_steps;
+mod truth_table;
 
 use broker_sim::campaign::setting;
