@@ -11,6 +11,7 @@ mod exhaustive_small;
 mod fleets;
 mod forge;
 mod fsync_lies;
+mod golden;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
