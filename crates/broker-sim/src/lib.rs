@@ -31,6 +31,7 @@ pub mod exhaustive;
 pub mod fleet;
 pub mod forge;
 pub mod fsync_lies;
+pub mod golden;
 pub mod history;
 pub mod kernel;
 pub mod net_sim;

@@ -142,3 +142,9 @@ fn whole_records<F: StorageFile>(
     }
     messages
 }
+
+/// The marker of this number.
+#[must_use]
+pub const fn marker(number: u64) -> Marker {
+    Marker(number)
+}

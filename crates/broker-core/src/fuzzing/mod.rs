@@ -7,6 +7,6 @@ mod forged;
 mod recovery;
 mod scan;
 
-pub use forged::{Batch, Told, batch, scan_log};
+pub use forged::{Batch, Told, batch, marker, scan_log};
 pub use recovery::recovery;
 pub use scan::scan;

@@ -248,7 +248,7 @@ fn write(disk: &MemoryStorage, input: &mut Input<'_>) {
             }
         }
         leader.work();
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             leader.engine.close();
         }
     }
@@ -364,12 +364,13 @@ fn seal_head(disk: &MemoryStorage, name: &str, bytes: &[u8], input: &mut Input<'
         return false;
     };
     let marker = header.marker.0.to_le_bytes();
-    let data = bytes.get(DATA_OFFSET as usize..).unwrap_or_default();
+    let start = usize::try_from(DATA_OFFSET).unwrap_or(usize::MAX);
+    let data = bytes.get(start..).unwrap_or_default();
     let places: Vec<usize> = data
         .chunks_exact(8)
         .enumerate()
         .filter(|(_, word)| *word == marker)
-        .map(|(n, _)| DATA_OFFSET as usize + n * 8)
+        .map(|(n, _)| start + n * 8)
         .collect();
     let which = usize::from(input.byte());
     let Some(place) = places.get(which % places.len().max(1)) else {

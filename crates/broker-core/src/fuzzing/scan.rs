@@ -8,7 +8,7 @@ use broker_proto::record::{RECORD_FIXED_BYTES, RecordHead};
 use crate::log::batch::{BATCH_BYTES_MAX, HEAD_BYTES, MARK_BYTES, RUN_BYTES, TRAILER_BYTES};
 use crate::log::position::{LogPosition, Marker};
 use crate::log::scan::{BatchView, Scanner, Step, whole_batch};
-use crate::log::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
+use crate::log::segment::{SegmentHeader, SegmentId, SegmentName};
 use crate::log::storage::StorageFile;
 use crate::log::window::Window;
 
@@ -247,8 +247,9 @@ pub fn scan(data: &[u8]) {
     let limit = LogPosition::new(data.len() as u64 / 8 * 8);
     for is_sealed in [false, true] {
         let mut file = header.encode();
+        let start = file.len();
         file.extend_from_slice(data);
-        if is_sealed && let Some(data) = file.get_mut(DATA_OFFSET as usize..) {
+        if is_sealed && let Some(data) = file.get_mut(start..) {
             seal(data);
         }
         let found = steps(&header, &file, limit, 1 << 20);

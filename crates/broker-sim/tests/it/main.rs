@@ -12,6 +12,7 @@ mod fleets;
 mod forge;
 mod fsync_lies;
 mod full_disk;
+mod golden;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
