@@ -305,8 +305,11 @@ impl Map {
     }
 }
 
-/// The parts of files that blows changed: where they begin, with the bytes before and after.
-struct Changed(BTreeMap<String, Vec<(u64, Vec<u8>, Vec<u8>)>>);
+/// A part of a file that blows changed: where it begins, with the bytes before and after.
+type Stretch = (u64, Vec<u8>, Vec<u8>);
+
+/// All of them, by file.
+struct Changed(BTreeMap<String, Vec<Stretch>>);
 
 impl Changed {
     /// What the blows did, from the files before and after all of them.

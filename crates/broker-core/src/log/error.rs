@@ -5,6 +5,7 @@ use std::io;
 use broker_proto::StoreId;
 
 use super::position::LogPosition;
+use crate::dir::ExitClass;
 
 /// Why a log cannot be opened. Nothing has been changed or deleted when one of these is returned.
 #[derive(Debug, thiserror::Error)]
@@ -94,4 +95,22 @@ pub enum RecoveryError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+impl RecoveryError {
+    /// How a daemon that meets it ends.
+    #[must_use]
+    pub const fn exit_class(&self) -> ExitClass {
+        match self {
+            Self::Newer { .. } | Self::NewerFeatures { .. } | Self::UnknownRecord { .. } => {
+                ExitClass::NewerFormat
+            }
+            Self::Foreign { .. }
+            | Self::Unreadable { .. }
+            | Self::Overlap { .. }
+            | Self::TermsUsedUp
+            | Self::Io { .. }
+            | Self::Write { .. } => ExitClass::Disk,
+        }
+    }
 }
