@@ -73,6 +73,11 @@ pub enum RecoveryError {
         /// The batch that holds it.
         at: LogPosition,
     },
+    /// The log says that it was led by the last leader that there can be; no store gets there by being used.
+    #[error(
+        "the log says that its term is the highest there is; a segment or the store's terms were not written by this program, nothing was changed"
+    )]
+    TermsUsedUp,
     /// The disk.
     #[error("cannot read {file}")]
     Io {

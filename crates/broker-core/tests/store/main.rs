@@ -7,6 +7,7 @@
 
 mod basics;
 mod conformance;
+mod fuzzing;
 mod golden;
 mod model;
 mod ops;

@@ -5,11 +5,14 @@
 )]
 
 mod big_log;
+mod bitrot;
 mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
+mod forge;
 mod fsync_lies;
 mod full_disk;
+mod golden;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
@@ -20,5 +23,6 @@ mod rot;
 mod stampede;
 mod syscall_kill_points;
 mod takeover_steps;
+mod truth_table;
 
 use broker_sim::campaign::setting;

@@ -488,8 +488,9 @@ impl<S: Storage> Engine<S> {
         self.writer.is_marked()
     }
 
-    /// Writes what is pending and ends the log with a mark.
+    /// Stores what is queued, takes nothing more, and ends the log with a mark.
     pub fn close(&mut self) {
+        self.shared.inbox.close();
         while self.step() {}
         let now = self.clock.now();
         if !self.pending.is_empty() && self.shared.read_only().is_none() {
@@ -497,7 +498,6 @@ impl<S: Storage> Engine<S> {
         }
         self.mark(BatchKind::CloseMark);
         self.writer.drop_spare();
-        self.shared.close();
     }
 
     /// The size of a spare that should be made, if one should.

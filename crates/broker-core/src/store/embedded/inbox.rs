@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::super::{Append, Busy, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
-use crate::sync::{Arc, Condvar, Mutex, lock};
+use super::super::{Append, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait_for};
 use broker_proto::RoomName;
 
 /// What the writer is asked to do.
@@ -85,6 +85,15 @@ struct Queue {
     closing: bool,
 }
 
+/// Why an append was not queued; it comes back.
+#[derive(Debug)]
+pub(super) enum NotQueued {
+    /// There is no space; the mailbox hears when there is.
+    Full(Append),
+    /// The store takes nothing any more.
+    Closing(Append),
+}
+
 /// Why the writer woke up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Woken {
@@ -102,20 +111,25 @@ impl Inbox {
         }
     }
 
-    /// Queues an append, or gives it back when the queue is full.
+    /// Queues an append, or gives it back when the queue is full or closing. What is queued is
+    /// answered: that the queue closes is looked at under its lock, and the writer stops only when
+    /// nothing is left.
     #[expect(
         clippy::result_large_err,
         reason = "the append comes back as it is, in the rare case that the queue is full"
     )]
-    pub(super) fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
+    pub(super) fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), NotQueued> {
         let bytes = append.entries.len() + APPEND_BYTES;
         let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Err(NotQueued::Closing(append));
+        }
         // One append always fits into an empty queue, however large it is.
         if queue.bytes > 0 && queue.bytes + bytes > self.bytes_max {
             if !queue.waiting.iter().any(|other| Arc::ptr_eq(other, to)) {
                 queue.waiting.push(Arc::clone(to));
             }
-            return Err(Busy(append));
+            return Err(NotQueued::Full(append));
         }
         queue.bytes += bytes;
         let first = queue.requests.is_empty();
@@ -130,12 +144,15 @@ impl Inbox {
         Ok(())
     }
 
-    /// Queues a request that has no payload.
-    pub(super) fn push(&self, request: Request) {
+    /// Queues a request that has no payload; false when the queue is closing.
+    pub(super) fn push(&self, request: Request) -> bool {
         let first = {
             let mut queue = lock(&self.queue);
+            if queue.closing {
+                return false;
+            }
             if matches!(request, Request::Hole { .. }) && queue.requests.len() >= HOLES_BELOW {
-                return;
+                return true;
             }
             queue.requests.push(request);
             queue.requests.len() == 1
@@ -143,6 +160,7 @@ impl Inbox {
         if first {
             self.arrived.notify_one();
         }
+        true
     }
 
     /// Takes everything that is queued, in order, and tells those who wait for space.
@@ -176,11 +194,8 @@ impl Inbox {
                     .wait(queue)
                     .unwrap_or_else(std::sync::PoisonError::into_inner),
                 Some(limit) => {
-                    let (queue, timeout) = self
-                        .arrived
-                        .wait_timeout(queue, limit)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    if timeout.timed_out() && queue.requests.is_empty() && !queue.closing {
+                    let (queue, timed_out) = wait_for(&self.arrived, queue, limit);
+                    if timed_out && queue.requests.is_empty() && !queue.closing {
                         return Woken::TimedOut;
                     }
                     queue

@@ -31,7 +31,7 @@ pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
-use inbox::{Done, Inbox, Request};
+use inbox::{Done, Inbox, NotQueued, Request};
 use shared::{Attempt, Shared};
 use threads::Threads;
 
@@ -65,6 +65,8 @@ pub struct EmbeddedStore<S: Storage> {
     producer_window_secs: u32,
     direct_io: std::sync::OnceLock<bool>,
     threads: Mutex<Option<Threads>>,
+    /// Held by whoever closes the store, until it is closed.
+    closing: Mutex<()>,
 }
 
 impl<S: Storage> EmbeddedStore<S> {
@@ -81,7 +83,9 @@ impl<S: Storage> EmbeddedStore<S> {
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
         let found = recover(&*storage, config.log, progress)?;
         let last = found.last_term.max(config.term_floor);
-        let term = last + u64::from(!planted(Bug::TermNotRaised));
+        let term = last
+            .checked_add(u64::from(!planted(Bug::TermNotRaised)))
+            .ok_or(RecoveryError::TermsUsedUp)?;
         let mut seed = [0; 16];
         config.random.fill(&mut seed);
         let mut markers = MarkerSource::new(seed);
@@ -173,6 +177,7 @@ impl<S: Storage> EmbeddedStore<S> {
             producer_window_secs: config.producer_idle_secs,
             direct_io: std::sync::OnceLock::new(),
             threads: Mutex::new(None),
+            closing: Mutex::new(()),
         });
         Ok((store, engine))
     }
@@ -197,9 +202,10 @@ impl<S: Storage> EmbeddedStore<S> {
     }
 
     /// Stores what is queued, ends the log with a mark and stops the threads; blocks until that is
-    /// done. Appends after this are refused.
+    /// done, also when somebody else does it. Appends after this are refused.
     pub fn close(&self) {
         self.shared.inbox.close();
+        let _until_done = lock(&self.closing);
         let threads = lock(&self.threads).take();
         if let Some(threads) = threads {
             threads.join();
@@ -241,6 +247,11 @@ impl<S: Storage> EmbeddedStore<S> {
         }
         let segments = &self.shared.segments;
         *self.direct_io.get_or_init(|| segments.is_direct())
+    }
+
+    fn refuse_cursor(tag: u64, to: &Arc<Mailbox>) {
+        let result = Err(StoreError::Closed);
+        to.post(Notice::Cursor { tag, result });
     }
 
     fn refuse(append: &Append, to: &Arc<Mailbox>, code: ErrorCode, detail: String) {
@@ -348,7 +359,7 @@ fn make_tail_safe<S: Storage>(
     if found.torn_bytes > 0
         && let Some((header, _)) = found.segments.last()
     {
-        tracing::info!(bytes = found.torn_bytes, position = %torn_at, "a write was cut short; nothing of it had been acknowledged");
+        tracing::info!(bytes = found.torn_bytes, position = %torn_at, "the last write is not whole and was set aside: it was cut short before it was acknowledged, unless the disk has damaged it since");
         if let Err(error) = set_aside(storage, header, torn_at) {
             tracing::warn!(%error, "cannot set the torn bytes aside");
         }
@@ -386,11 +397,6 @@ impl<S: Storage> Store for EmbeddedStore<S> {
     }
 
     fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy> {
-        if self.shared.is_closed() || self.shared.inbox.is_closing() {
-            let detail = "the store is closing; nothing was stored".to_owned();
-            Self::refuse(&append, to, ErrorCode::GOING_AWAY, detail);
-            return Ok(());
-        }
         if append_bytes(&append) > APPEND_BYTES_MAX {
             // An append goes into one batch, and recovery believes in no larger ones.
             let detail = format!(
@@ -406,7 +412,15 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             );
             return Ok(());
         }
-        self.shared.inbox.append(append, to)
+        match self.shared.inbox.append(append, to) {
+            Ok(()) => Ok(()),
+            Err(NotQueued::Full(append)) => Err(Busy(append)),
+            Err(NotQueued::Closing(append)) => {
+                let detail = "the store is closing; nothing was stored".to_owned();
+                Self::refuse(&append, to, ErrorCode::GOING_AWAY, detail);
+                Ok(())
+            }
+        }
     }
 
     fn hole(&self, key: &ProducerKey, session: SessionId, first_number: u64, count: u32) {
@@ -474,33 +488,25 @@ impl<S: Storage> Store for EmbeddedStore<S> {
     }
 
     fn cursor(&self, room: &RoomName, name: &str, tag: u64, to: &Arc<Mailbox>) {
-        if self.shared.is_closed() {
-            to.post(Notice::Cursor {
-                tag,
-                result: Err(StoreError::Closed),
-            });
-            return;
-        }
-        self.shared.inbox.push(Request::Cursor {
+        let request = Request::Cursor {
             room: room.clone(),
             name: name.to_owned(),
             tag,
             to: Arc::clone(to),
-        });
+        };
+        if !self.shared.inbox.push(request) {
+            Self::refuse_cursor(tag, to);
+        }
     }
 
     fn set_cursor(&self, set: SetCursor, tag: u64, to: &Arc<Mailbox>) {
-        if self.shared.is_closed() {
-            to.post(Notice::Cursor {
-                tag,
-                result: Err(StoreError::Closed),
-            });
-            return;
-        }
-        self.shared.inbox.push(Request::SetCursor {
+        let request = Request::SetCursor {
             set,
             tag,
             to: Arc::clone(to),
-        });
+        };
+        if !self.shared.inbox.push(request) {
+            Self::refuse_cursor(tag, to);
+        }
     }
 }

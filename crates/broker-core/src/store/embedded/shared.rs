@@ -34,7 +34,6 @@ pub(super) struct Shared<S: Storage> {
     moved: AtomicBool,
     /// Whom to tell when the directory is found moved.
     when_moved: Mutex<Option<Call>>,
-    closed: AtomicBool,
     pub(super) batches: AtomicU64,
     pub(super) messages: AtomicU64,
     /// Places that recovery found damaged.
@@ -87,7 +86,6 @@ impl<S: Storage> Shared<S> {
             is_read_only: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             when_moved: Mutex::new(None),
-            closed: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             damaged_at_start,
@@ -185,18 +183,6 @@ impl<S: Storage> Shared<S> {
 
     pub(super) fn has_moved(&self) -> bool {
         self.moved.load(Ordering::Acquire)
-    }
-
-    pub(super) fn close(&self) {
-        self.set_closed();
-    }
-
-    fn set_closed(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
     }
 
     /// Answers a read from memory, or prepares what the disk has to be asked.

@@ -4,8 +4,6 @@
 //! Plain threads, because the disk blocks: whoever serves sockets never waits for it.
 
 use std::io;
-use std::sync::mpsc;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::super::{Mailbox, Notice};
@@ -14,7 +12,8 @@ use super::inbox::Woken;
 use super::shared::{DiskRead, Shared};
 use crate::log::storage::Storage;
 use crate::log::{Segment, Spare, make_spare};
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::thread::{self, Builder, JoinHandle};
+use crate::sync::{Arc, Mutex, lock, mpsc};
 
 /// After so long without a request the writer marks the end of the log.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -107,11 +106,11 @@ struct Guard<S: Storage>(Arc<Shared<S>>);
 
 impl<S: Storage> Drop for Guard<S> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.pulse.leave();
             self.0.set_read_only("the log writer stopped unexpectedly; restart the broker, nothing acknowledged is lost".to_owned());
         }
-        self.0.close();
+        self.0.inbox.close();
     }
 }
 
