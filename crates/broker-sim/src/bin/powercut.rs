@@ -23,10 +23,10 @@ use clap::Parser;
 /// Cuts the power of real file systems under a store that is at work.
 #[derive(Debug, Parser)]
 enum Command {
-    /// Shuts ext4 and xfs down under a writer; four of five cuts are on ext4.
+    /// Shuts ext4 and xfs down under a writer, each for half of the cuts.
     Fs {
         /// How many cuts.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 80)]
         cuts: u64,
         /// Where chance begins.
         #[arg(long, default_value_t = 1)]
@@ -74,8 +74,8 @@ fn main() -> ExitCode {
 fn shut_down(cuts: u64, seed: u64) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     for (kind, cuts) in [
-        (FileSystem::Ext4, cuts - cuts / 5),
-        (FileSystem::Xfs, cuts / 5),
+        (FileSystem::Ext4, cuts - cuts / 2),
+        (FileSystem::Xfs, cuts / 2),
     ] {
         if let Err(missing) = kind.needs() {
             println!("{missing}");
