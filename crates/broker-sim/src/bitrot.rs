@@ -2,7 +2,7 @@
 //!
 //! The segment has neighbours on both sides, holds several rooms, the names of new ones, producers' runs and cursors, and messages
 //! from nothing to several KiB. After each flip a leader opens the store and serves every room. What was hit is told as damaged,
-//! all else is served byte for byte, in the segment itself and in its neighbours. Every [`WHOLE_EVERY`]th flip is followed further:
+//! all else is served byte for byte, in the segment itself and in its neighbours. Every 32nd flip is followed further:
 //! more is stored, the power is cut, and the next leader serves the same.
 
 use std::ops::AddAssign;

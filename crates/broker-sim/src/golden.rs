@@ -1,7 +1,7 @@
 //! Stores as released versions of the format wrote them, kept for good.
 //!
 //! `tests/golden/v<version>/` holds the files of a store, and `expected.txt`: a line for each message, with its room, its seq, the
-//! length of its payload and the CRC-32C of it. They are data and never made again: [`write`] makes those of a new version, and fails when
+//! length of its payload and the CRC-32C of it. They are data and never made again: [`write()`] makes those of a new version, and fails when
 //! the directory is there already.
 
 use std::fmt::Write as _;

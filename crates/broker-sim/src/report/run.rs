@@ -244,7 +244,7 @@ fn fuzz(target: &str, options: &Options) -> io::Result<Ran> {
         "--".to_owned(),
         format!("-max_total_time={}", options.fuzz_seconds),
         format!("-seed={}", options.seed),
-        "-dict=fuzz/dict".to_owned(),
+        format!("-dict={}", dictionary(target)),
     ]);
     let patience = PATIENCE + Duration::from_secs(options.fuzz_seconds);
     let name = std::mem::take(&mut ran.name);
@@ -257,6 +257,14 @@ fn fuzz(target: &str, options: &Options) -> io::Result<Ran> {
     })?;
     ran.name = name;
     Ok(ran)
+}
+
+/// The words that inputs are made of.
+fn dictionary(target: &str) -> &'static str {
+    match target {
+        "scan" | "recovery" => "fuzz/dict-log",
+        _ => "fuzz/dict",
+    }
 }
 
 /// How many inputs were tried, from `Done 123 runs in 10 second(s)`.
