@@ -55,6 +55,14 @@ fn the_seeds_of_the_fuzz_targets() {
     fuzzing::recovery(include_bytes!("../../../../fuzz/seeds/recovery/story"));
 }
 
+/// Found by the fuzz target `scan`: the counts of a table with a right checksum overflowed when they were added up.
+#[test]
+fn counts_beyond_all_are_no_table() {
+    fuzzing::scan(include_bytes!(
+        "../../../../fuzz/seeds/scan/counts-beyond-all"
+    ));
+}
+
 /// Found by `a_harmed_store_opens_or_says_why_not`: the sum overflowed.
 #[test]
 fn a_leader_after_the_last_term_is_refused() {
