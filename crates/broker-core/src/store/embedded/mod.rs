@@ -17,6 +17,7 @@ use super::{
     Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
+use crate::log::damage::FoundBy;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
@@ -113,6 +114,9 @@ impl<S: Storage> EmbeddedStore<S> {
             found.last_index.clone(),
             true,
         );
+        for place in found.state.places.iter().cloned() {
+            segments.damage().note(place, FoundBy::Start);
+        }
         let mut sealed = Vec::new();
         if !found.segments.is_empty() && !in_place {
             sealed.extend(make_tail_safe(
@@ -142,7 +146,6 @@ impl<S: Storage> EmbeddedStore<S> {
             rooms,
             segments,
             writer.end(),
-            found.state.damaged,
             Pulse::new(Arc::clone(&config.clock)),
         ));
         let mut engine = Engine::new(EngineParts {
@@ -387,7 +390,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             log_bytes: shared.durable().get(),
             segments: shared.segments.len() as u64,
             direct_io: self.is_direct(),
-            damaged: shared.damaged_at_start + shared.segments.damaged(),
+            damaged: shared.segments.damage().total(),
             read_only: shared.read_only(),
             batches: shared.batches.load(Ordering::Relaxed),
             messages: shared.messages.load(Ordering::Relaxed),

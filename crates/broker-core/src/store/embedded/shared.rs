@@ -36,8 +36,6 @@ pub(super) struct Shared<S: Storage> {
     when_moved: Mutex<Option<Call>>,
     pub(super) batches: AtomicU64,
     pub(super) messages: AtomicU64,
-    /// Places that recovery found damaged.
-    pub(super) damaged_at_start: u64,
     pub(super) pulse: Arc<Pulse>,
 }
 
@@ -71,7 +69,6 @@ impl<S: Storage> Shared<S> {
         rooms: RoomTable,
         segments: Segments<S>,
         durable: LogPosition,
-        damaged_at_start: u64,
         pulse: Pulse,
     ) -> Self {
         Self {
@@ -88,7 +85,6 @@ impl<S: Storage> Shared<S> {
             when_moved: Mutex::new(None),
             batches: AtomicU64::new(0),
             messages: AtomicU64::new(0),
-            damaged_at_start,
             pulse: Arc::new(pulse),
         }
     }
