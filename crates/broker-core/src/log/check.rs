@@ -100,6 +100,11 @@ impl<F: StorageFile> SegmentCheck<F> {
         self.scanner.at()
     }
 
+    /// Where the check ends.
+    pub(crate) fn limit(&self) -> LogPosition {
+        self.limit
+    }
+
     /// The segment that is checked.
     pub(crate) fn header(&self) -> &SegmentHeader {
         &self.header

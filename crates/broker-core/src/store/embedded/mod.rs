@@ -5,6 +5,7 @@ mod config;
 mod engine;
 mod inbox;
 mod pulse;
+mod scrub;
 mod shared;
 mod threads;
 
@@ -27,7 +28,7 @@ use crate::store::InDoubt;
 use crate::store::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex, Ordering, lock, read};
 
-pub use config::EmbeddedConfig;
+pub use config::{EmbeddedConfig, SCRUB_EVERY_DEFAULT};
 pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
@@ -161,6 +162,7 @@ impl<S: Storage> EmbeddedStore<S> {
             pending,
             scattered,
             sealed,
+            term,
         });
         if config.renew_epochs {
             engine
@@ -192,8 +194,9 @@ impl<S: Storage> EmbeddedStore<S> {
         config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<Arc<Self>, RecoveryError> {
+        let every = config.scrub_every;
         let (store, engine) = Self::open_manual(storage, config, progress)?;
-        let threads = Threads::start(Arc::clone(&store.shared), engine);
+        let threads = Threads::start(Arc::clone(&store.shared), engine, every);
         let threads = threads.map_err(|source| RecoveryError::Io {
             file: "a thread".to_owned(),
             source,
@@ -206,6 +209,7 @@ impl<S: Storage> EmbeddedStore<S> {
     /// done, also when somebody else does it. Appends after this are refused.
     pub fn close(&self) {
         self.shared.inbox.close();
+        self.shared.scrub.stop();
         let _until_done = lock(&self.closing);
         let threads = lock(&self.threads).take();
         if let Some(threads) = threads {
@@ -394,6 +398,8 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             read_only: shared.read_only(),
             batches: shared.batches.load(Ordering::Relaxed),
             messages: shared.messages.load(Ordering::Relaxed),
+            damage: shared.damage(),
+            scrub: shared.scrub.info(),
         }
     }
 
