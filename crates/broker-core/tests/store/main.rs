@@ -7,6 +7,7 @@
 
 mod basics;
 mod conformance;
+mod damage;
 mod golden;
 mod model;
 mod ops;

@@ -370,6 +370,10 @@ impl<'a, S: Storage> Inspector<'a, S> {
 
     fn look_at_footers(&mut self) {
         for seen in self.segments.iter().filter(|seen| !seen.is_last) {
+            // Where it ended when its footer was written is not known without the next one.
+            if seen.gap.is_some() {
+                continue;
+            }
             let Some(header) = &seen.header else { continue };
             let name = seen.name.footer();
             // One that is missing has not been written yet, or was never needed.
