@@ -361,8 +361,12 @@ impl<'a, S: Storage> Inspector<'a, S> {
             next = Some(header);
         }
         if let Some(first) = next.filter(|first| first.base > LogPosition::START) {
-            let place = Place::missing(before(&first), LogPosition::START, first.base);
-            self.findings.insert(0, damaged(place));
+            let name = before(&first);
+            let place = Place::missing(name, LogPosition::START, first.base);
+            // One that is there and cannot be placed has been told.
+            if !listed.contains(&name) {
+                self.findings.insert(0, damaged(place));
+            }
         }
         self.look_at_footers();
         Ok(())

@@ -78,6 +78,9 @@ impl<S: Storage> Inspector<'_, S> {
                     {
                         place.file = between.file();
                         place.part = *part;
+                        if self.findings.iter().any(|it| it.place.file == place.file) {
+                            continue;
+                        }
                     }
                     if visit(Seen::Finding(damaged(place))).is_break() {
                         return Ok(ControlFlow::Break(()));
