@@ -15,10 +15,13 @@ const FIRST: &str = "0000000000000001-0000.seg";
 fn filled() -> Place {
     let place = Place::new();
     place.send("other", &["not harmed"]);
-    let lines: String = (1..=3000).map(|n| format!("{}\n", text(n))).collect();
-    place
-        .run_with(&["send", "lobby", "--lines"], lines.as_bytes())
-        .ok();
+    // The first ones by themselves: one large batch would go into the second segment.
+    for range in [1..=100, 101..=3000] {
+        let lines: String = range.map(|n| format!("{}\n", text(n))).collect();
+        place
+            .run_with(&["send", "lobby", "--lines"], lines.as_bytes())
+            .ok();
+    }
     place
 }
 
