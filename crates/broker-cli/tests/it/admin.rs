@@ -300,6 +300,11 @@ fn a_segment_or_a_header_that_is_gone_is_damage_and_a_newer_one_is_not() {
     fs::write(&file, &newer).unwrap();
     let done = place.run(&["admin", "verify", "--json"]);
     assert_eq!(done.json()[0]["finding"], "newer");
+    assert_eq!(
+        summary(&done, 3)["clean"],
+        true,
+        "it says nothing of damage"
+    );
 }
 
 #[test]

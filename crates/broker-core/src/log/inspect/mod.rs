@@ -236,7 +236,11 @@ impl<'a, S: Storage> Inspector<'a, S> {
     /// not whole. What it said is in the log as well.
     #[must_use]
     pub fn broken_checkpoint(&self) -> Option<Finding> {
-        let begin = self.checkpoint.filter(|_| !self.checkpoint_is_whole)?;
+        // In a segment that cannot be placed it may be whole.
+        let is_known = self.segments.iter().all(|seen| seen.header.is_some());
+        let begin = self
+            .checkpoint
+            .filter(|_| is_known && !self.checkpoint_is_whole)?;
         let holding = self.segments.iter().filter_map(|seen| seen.header.as_ref());
         let header = holding.take_while(|header| header.base <= begin).last()?;
         Some(Finding {
@@ -302,8 +306,8 @@ impl<'a, S: Storage> Inspector<'a, S> {
     fn remove_misplaced(&mut self, log: Option<StoreId>) {
         let first = self.segments.iter().filter_map(|seen| seen.header.as_ref());
         let log = log.or_else(|| {
-            let known = first.map(|header| header.store);
-            known.filter(|store| !store.is_none()).next()
+            let mut known = first.map(|header| header.store);
+            known.find(|store| !store.is_none())
         });
         let mut previous = LogPosition::START;
         for seen in std::mem::take(&mut self.segments) {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use broker_proto::RoomId;
 
-use super::record::{CheckpointPart, checkpoint_part, fields, named_rooms};
+use super::record::{CheckpointPart, checkpoint_part, fields, kind_name, named_rooms};
 use super::{
     BatchSeen, Finding, FindingClass, Inspector, READ_AHEAD, RecordSeen, Seen, SegmentSeen, damaged,
 };
@@ -18,7 +18,7 @@ use crate::log::position::LogPosition;
 use crate::log::recovery::torn_bytes;
 use crate::log::scan::{Scanner, Step, whole_batch};
 use crate::log::segment::SegmentHeader;
-use crate::log::state_record::RawRecord;
+use crate::log::state_record::{RawRecord, kind};
 use crate::log::storage::Storage;
 use crate::log::window::Window;
 
@@ -165,6 +165,16 @@ impl<S: Storage> Inspector<'_, S> {
             let position = view.head.position.plus(record.offset as u64);
             let seen = self.record_seen(header, position, record, parsed, is_tail);
             visit(Seen::Record(seen))?;
+            if let Some(parsed) = parsed.filter(|_| record.is_whole)
+                && is_unknown_and_critical(parsed.head.kind)
+            {
+                let upto = position.plus(record.length as u64);
+                visit(Seen::Finding(Finding {
+                    class: FindingClass::Newer,
+                    place: Place::new(header, position, upto, DamagePart::Record),
+                    detail: Some(format!("a record of kind {}", parsed.head.kind)),
+                }))?;
+            }
         }
         for mut place in batch.damage {
             if let Some(span) = &mut place.room {
@@ -224,6 +234,11 @@ impl<S: Storage> Inspector<'_, S> {
             _ => {}
         }
     }
+}
+
+/// Whether a broker of this version does not open a store because of such a record.
+fn is_unknown_and_critical(number: u16) -> bool {
+    number & kind::CRITICAL != 0 && kind_name(number).is_none()
 }
 
 fn batch_seen(
