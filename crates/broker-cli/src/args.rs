@@ -4,6 +4,7 @@
 //! environment variable are judged by the same code and with the same words.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -17,7 +18,7 @@ Exit codes:
   4  refused: too large, no space, not allowed
   5  timed out
   6  protocol or server error, input or output that fails; bench and demo: a message was lost,
-     doubled or reordered
+     doubled or reordered; admin verify: the store is damaged
   130, 143  ended by SIGINT, SIGTERM";
 
 const EXAMPLES: &str = "\
@@ -131,6 +132,79 @@ added, none change. Messages and batches count what was stored since this leader
     Bench(BenchArgs),
     /// Show it work: a follower in a second process, a few messages, where they lie
     Demo(DemoArgs),
+    /// Look after a store's files: check them, list what is in them
+    #[command(subcommand)]
+    Admin(AdminCommand),
+}
+
+/// `broker admin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Read every byte of a store's log, and check it
+    Verify(VerifyArgs),
+    /// The log, piece by piece
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+/// `broker admin log`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print a line for each batch and record of a log
+    Dump(DumpArgs),
+}
+
+/// `broker admin verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker admin verify                    the default store, also while it is served
+  broker admin verify /mnt/backup/store  a copy
+
+Nothing is changed, no lock is taken. While the store is served, what is durable when the command
+begins is checked. What lies behind that is a tail: a write that was cut short, or is under way. It
+was never acknowledged and is no damage.
+A line has the class of a finding (damaged, tail, newer, misplaced, footer), what it is, the file and
+the byte in it, the part of the log, and room and seq if known. A footer only helps to find things and
+is made again. A JSON line has finding, part, file, offset, from, upto, room, room_number, first_seq,
+last_seq and detail; the last line is the summary.
+
+Exit codes: 0 no damage; 6 damage; 3 no store there, or one that this version does not open.")]
+pub(crate) struct VerifyArgs {
+    /// The store's directory [default: as for every command]
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `broker admin log dump`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  broker admin log dump | less
+  broker admin log dump ~/.local/share/broker/0000000000000001-0000.seg --payload
+  broker admin log dump --json | jq -c 'select(.what == \"message\")'
+
+Nothing is changed, no lock is taken. A line has fields with tabs between them: position in the log,
+what it is, room, seq, time, length in bytes, checksums (ok, bad_head, bad_table, bad_record,
+bad_payload), and what the record says. Segments and findings, such as damage, have lines of their own.
+A kind of record that this version does not know is printed as kind_NUMBER.
+Payloads are escaped as by broker read: \\n, \\x1b, \\xff, a backslash as \\\\.")]
+pub(crate) struct DumpArgs {
+    /// A segment file, or a store's directory [default: as for every command]
+    #[arg(value_name = "SEGMENT|DIR")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Print payloads too
+    #[arg(long)]
+    pub(crate) payload: bool,
+
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `broker send`.

@@ -20,7 +20,8 @@ pub(crate) enum Exit {
     Refused = 4,
     /// No progress for `--timeout`.
     TimedOut = 5,
-    /// The peer or the disk did what it must not; a benchmark found a message missing.
+    /// The peer or the disk did what it must not; a benchmark found a message missing; a store is
+    /// damaged.
     Protocol = 6,
     /// SIGINT.
     Interrupted = 130,

@@ -75,9 +75,11 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
         Command::Bench(_) => Builder::new_multi_thread(),
         Command::Read(_) => with_one_worker(),
         Command::Send(send) if send.lines => with_one_worker(),
-        Command::Send(_) | Command::Rooms(_) | Command::Status(_) | Command::Demo(_) => {
-            Builder::new_current_thread()
-        }
+        Command::Send(_)
+        | Command::Rooms(_)
+        | Command::Status(_)
+        | Command::Demo(_)
+        | Command::Admin(_) => Builder::new_current_thread(),
     };
     builder.enable_all().build()
 }

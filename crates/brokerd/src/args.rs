@@ -56,4 +56,14 @@ pub(crate) struct Args {
     /// so keeps the store from everybody
     #[arg(long, env = "BROKERD_NO_FENCING", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) no_fencing: bool,
+
+    /// Within what time everything that is kept is read and checked once, in the background: 7d, 12h,
+    /// or off [default: 7d]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "BROKERD_SCRUB_EVERY",
+        hide_env_values = true
+    )]
+    pub(crate) scrub_every: Option<String>,
 }

@@ -6,6 +6,9 @@ use std::env;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use broker_core::store::SCRUB_EVERY_DEFAULT;
 
 use crate::args::Args;
 use crate::exit::{Exit, Failure};
@@ -21,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) insecure_no_auth: bool,
     /// Whether another process may kill this one when it hangs.
     pub(crate) may_be_fenced: bool,
+    /// Within what time everything is read and checked once, if at all.
+    pub(crate) scrub_every: Option<Duration>,
 }
 
 /// Where to accept connections, beside the store's Unix socket.
@@ -62,6 +67,7 @@ impl Config {
             listen,
             insecure_no_auth: args.insecure_no_auth,
             may_be_fenced: !args.no_fencing,
+            scrub_every: scrub_every(args.scrub_every.as_deref())?,
         })
     }
 }
@@ -74,6 +80,35 @@ fn listen(text: Option<&str>) -> Result<Listen, Failure> {
             Failure::new(Exit::Config, format!("--listen takes ADDRESS:PORT (such as 127.0.0.1:9876 or [::1]:9876) or none, not '{text}'"))
         }),
     }
+}
+
+fn scrub_every(text: Option<&str>) -> Result<Option<Duration>, Failure> {
+    match text.filter(|text| !text.is_empty()) {
+        None => Ok(Some(SCRUB_EVERY_DEFAULT)),
+        Some("off") => Ok(None),
+        Some(text) => seconds(text).map(|seconds| Some(Duration::from_secs(seconds))).ok_or_else(|| {
+            Failure::new(Exit::Config, format!("--scrub-every takes a time of at least a second, such as 7d, 12h, 30m or 90s, or off, not '{text}'"))
+        }),
+    }
+}
+
+/// One number with a unit, in seconds; at most ten years.
+fn seconds(text: &str) -> Option<u64> {
+    const MOST: u64 = 10 * 366 * 86_400;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    (1..=MOST).contains(&seconds).then_some(seconds)
 }
 
 fn not_loopback(address: SocketAddr) -> String {
@@ -102,6 +137,7 @@ mod tests {
             data: Some("/d".into()),
             insecure_no_auth,
             no_fencing: false,
+            scrub_every: None,
         }
     }
 
@@ -153,6 +189,30 @@ mod tests {
                 .exit,
             Exit::Config
         );
+    }
+
+    #[test]
+    fn how_often_everything_is_read() {
+        let every = |text: &str| scrub_every(Some(text)).ok();
+        let some = |seconds| Some(Some(Duration::from_secs(seconds)));
+        assert_eq!(every("7d"), some(604_800));
+        assert_eq!(every(""), some(604_800));
+        assert_eq!(every("90s"), some(90));
+        assert_eq!(every("off"), Some(None));
+        for wrong in [
+            "7",
+            "0s",
+            "d",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "1y",
+            "99999999999w",
+            "ü",
+            "5 m",
+        ] {
+            assert_eq!(every(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

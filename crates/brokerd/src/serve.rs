@@ -55,7 +55,8 @@ fn node_config(config: &Config) -> broker_core::Config {
         .build(concat!("brokerd ", env!("CARGO_PKG_VERSION")))
         .sender("brokerd")
         .insecure_no_auth(config.insecure_no_auth)
-        .may_be_fenced(config.may_be_fenced);
+        .may_be_fenced(config.may_be_fenced)
+        .scrub_every(config.scrub_every);
     match config.listen {
         Listen::Default => node,
         Listen::None => node.listen(None),

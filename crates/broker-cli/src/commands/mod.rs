@@ -1,5 +1,6 @@
 //! What can be done, a file each.
 
+mod admin;
 pub(crate) mod bench;
 mod demo;
 mod read;
@@ -21,5 +22,6 @@ pub(crate) async fn run(config: &Config, command: Command, stop: Stop) -> Result
         Command::Status(args) => status::run(config, &args, stop).await,
         Command::Bench(args) => bench::run(config, args.what, stop).await,
         Command::Demo(args) => demo::run(config, args, stop).await,
+        Command::Admin(command) => admin::run(config, command, stop).await,
     }
 }

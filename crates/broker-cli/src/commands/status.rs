@@ -52,12 +52,40 @@ fn lines(value: &Value, path: &str, out: &mut Vec<u8>) {
                 lines(value, &path, out);
             }
         }
+        Value::Array(values) if path == "damage" => {
+            for damage in values {
+                line(path, &damage_words(damage), out);
+            }
+        }
         Value::Array(values) => {
             let words: Vec<String> = values.iter().map(word).collect();
             line(path, &words.join(" "), out);
         }
         value => line(path, &word(value), out),
     }
+}
+
+/// A damaged place in words; the rest of its values are in the JSON.
+fn damage_words(damage: &Value) -> String {
+    let value = |key: &str| damage.get(key).map(word).unwrap_or_default();
+    let mut words = format!(
+        "{} in {} at byte {}, log {} to {}",
+        value("part"),
+        value("file"),
+        value("offset"),
+        value("from"),
+        value("upto")
+    );
+    if damage.get("first_seq").is_some() {
+        words.push_str(&format!(
+            ", room {} seq {} to {}",
+            value("room"),
+            value("first_seq"),
+            value("last_seq")
+        ));
+    }
+    words.push_str(&format!(", found by {}", value("found_by")));
+    words
 }
 
 fn line(path: &str, word: &str, out: &mut Vec<u8>) {

@@ -25,6 +25,14 @@ fn help() {
     for command in ["send", "read", "rooms", "status", "bench", "demo"] {
         golden(&format!("{command}.txt"), &place.text(&[command, "--help"]));
     }
+    golden(
+        "admin-verify.txt",
+        &place.text(&["admin", "verify", "--help"]),
+    );
+    golden(
+        "admin-log-dump.txt",
+        &place.text(&["admin", "log", "dump", "--help"]),
+    );
     golden("bench-pub.txt", &place.text(&["bench", "pub", "--help"]));
     assert!(!place.store().exists(), "help makes no store");
 }

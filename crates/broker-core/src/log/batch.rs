@@ -332,6 +332,13 @@ impl<'a> Table<'a> {
             .map(|length| Fields(length).u32(0))
     }
 
+    /// The length in bytes of every record of the batch.
+    pub fn all_lengths(&self) -> impl Iterator<Item = u32> + 'a {
+        self.lengths
+            .chunks_exact(4)
+            .map(|length| Fields(length).u32(0))
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,8 +3,11 @@
 pub mod batch;
 pub(crate) mod builder;
 mod bytes;
+pub(crate) mod check;
+pub mod damage;
 mod error;
 mod index;
+pub mod inspect;
 pub mod position;
 pub(crate) mod reader;
 pub(crate) mod recovery;

@@ -10,6 +10,8 @@ use broker_proto::{Micros, RoomId, Seq, SkipRange, SkipReason};
 use bytes::Bytes;
 
 use super::batch::BatchRun;
+use super::check::batch_damage;
+use super::damage::{DamagePart, FoundBy, Place};
 use super::position::LogPosition;
 use super::scan::{BatchView, Scanner, Step};
 use super::segments::{Segment, Segments};
@@ -310,13 +312,26 @@ fn read_batches<S: Storage>(
     wanted: &Wanted,
     collected: &mut Collected,
 ) -> io::Result<bool> {
+    // A hint may lead into the middle of a batch, and what lies there is no damage.
+    let is_sure = wanted.hint == Hint::default();
     loop {
         let view = match scanner.step()? {
             Step::Batch(view) => view,
             // Whatever was lost there shows as a gap before the next message.
-            Step::Lost { .. } => continue,
+            Step::Lost { from, upto } => {
+                if is_sure {
+                    let place = Place::new(&segment.header, from, upto, DamagePart::Batch);
+                    segments.damage().note(place, FoundBy::Reader);
+                }
+                continue;
+            }
             Step::End => return Ok(true),
         };
+        if view.damaged && is_sure {
+            for place in batch_damage(&segment.header, &view) {
+                segments.damage().note(place, FoundBy::Reader);
+            }
+        }
         let Some(run) = view.run(wanted.room) else {
             continue;
         };
@@ -424,9 +439,10 @@ fn bad_record<S: Storage>(
         let first = collected.next;
         return Ok(collected.take(first, &Bytes::from(bytes)));
     }
-    tracing::error!(file = segment.header.name.file(), position = %at, seq = %collected.next, "a stored message is damaged");
-    segments.note_damage();
     let seq = collected.next;
+    let place = Place::new(&segment.header, at, at.plus(len as u64), DamagePart::Record);
+    let place = place.of_message(room, seq);
+    segments.damage().note(place, FoundBy::Reader);
     Ok(collected.miss(seq))
 }
 

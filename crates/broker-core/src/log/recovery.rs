@@ -21,6 +21,8 @@ use broker_proto::StoreId;
 use bytes::Bytes;
 
 use super::batch::{BATCH_BYTES_MAX, BatchHead, BatchKind};
+use super::check::batch_damage;
+use super::damage::{DamagePart, Place};
 use super::error::RecoveryError;
 use super::index::{IndexBuilder, SegmentIndex};
 use super::position::{LogPosition, Marker};
@@ -113,12 +115,21 @@ pub(crate) fn recover<S: Storage>(
     let mut limits: Vec<LogPosition> = segments.iter().skip(1).map(|header| header.base).collect();
     limits.push(ends.proven);
     recovered.segments = segments.drain(..).zip(limits).collect();
+    let mended = recovered.segments.iter().map(|(header, _)| header);
+    let mended = mended.filter(|header| header.store.is_none());
+    let places: Vec<Place> = mended
+        .map(|header| Place::of_file(header.name.file(), 0, header.base, DamagePart::Header))
+        .collect();
     replay_proven(storage, &mut recovered, checkpoint, progress)?;
+    places
+        .into_iter()
+        .for_each(|place| recovered.state.damage(place));
     in_file(&last, read_tail(&mut window, &mut recovered))?;
     recovered.state.know_rooms_of_producers();
     let producers = &recovered.state.producers;
     recovered.state.in_doubt.settle(producers);
     if let Some(doubt) = recovered.state.doubt {
+        tracing::error!(upto = %doubt, "part of the log cannot be read; all rooms that may have lost messages go on with higher seqs");
         recovered.state.raise(doubt);
     }
     if let Some((kind, at)) = recovered.state.unknown {
@@ -143,6 +154,18 @@ fn empty() -> Recovered {
         last_term: 0,
         last_segment: SegmentId(0),
         torn_bytes: 0,
+    }
+}
+
+/// The segment that came before this one, as far as it is known which that was.
+pub(crate) fn before(header: &SegmentHeader) -> SegmentName {
+    let id = match header.previous.0 {
+        0 => header.name.id.0.saturating_sub(1),
+        known => known,
+    };
+    SegmentName {
+        id: SegmentId(id),
+        generation: 0,
     }
 }
 
@@ -223,14 +246,10 @@ fn read_header<S: Storage>(
 
 /// A header that is lost can be made again: the marker heads the first batch, and the batch knows
 /// its place. What it does not know is not needed for reading.
-fn header_from_first_batch(block: &[u8], name: SegmentName) -> Option<SegmentHeader> {
+pub(crate) fn header_from_first_batch(block: &[u8], name: SegmentName) -> Option<SegmentHeader> {
     let batch = block.get(usize::try_from(DATA_OFFSET).ok()?..)?;
     let marker = Marker(u64::from_le_bytes(*batch.first_chunk()?));
     let head = BatchHead::parse_any(batch, marker)?;
-    tracing::warn!(
-        file = name.file(),
-        "the header of a segment is damaged and was put together from its first batch"
-    );
     Some(SegmentHeader {
         store: StoreId::NONE,
         name,
@@ -254,10 +273,10 @@ fn open<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<Window<S::Fil
 
 /// What the heads of the last segment tell.
 #[derive(Debug)]
-struct Ends {
+pub(crate) struct Ends {
     /// The highest place that any of them vouches for.
-    proven: LogPosition,
-    checkpoint: Option<LogPosition>,
+    pub(crate) proven: LogPosition,
+    pub(crate) checkpoint: Option<LogPosition>,
     term: u64,
 }
 
@@ -273,7 +292,10 @@ impl Ends {
 
 /// Looks at every head of the last segment, also behind places that do not read as a batch: what a
 /// later batch vouches for was durable, whatever lies there now.
-fn find_end<F: StorageFile>(window: &mut Window<F>, base: LogPosition) -> io::Result<Ends> {
+pub(crate) fn find_end<F: StorageFile>(
+    window: &mut Window<F>,
+    base: LogPosition,
+) -> io::Result<Ends> {
     // The segment got its name only after everything before it was durable.
     let mut ends = Ends {
         proven: base,
@@ -324,8 +346,12 @@ fn replay_proven<S: Storage>(
     let total = recovered.proven.since(first.min(last_base));
     let begins = recovered.segments.first().map(|(header, _)| header.base);
     if let Some(begins) = begins.filter(|begins| *begins > first) {
-        tracing::error!(upto = %begins, "the first part of the log is missing");
         recovered.state.doubt(begins);
+        if let Some((header, _)) = recovered.segments.first() {
+            let name = before(header);
+            let place = Place::missing(name, LogPosition::START, begins);
+            recovered.state.damage(place);
+        }
     }
     for (at, (header, end)) in recovered.segments.iter().enumerate() {
         let is_last = at + 1 == recovered.segments.len();
@@ -382,11 +408,13 @@ fn apply_checkpoint<S: Storage>(
     }
     let is_whole = recovered.state.checkpoint_is_whole;
     if !is_whole {
-        tracing::error!(%begin, "the last checkpoint is damaged; the whole log is replayed");
-        recovered.state = Replay {
-            damaged: 1,
-            ..Replay::default()
-        };
+        tracing::warn!(%begin, "the last checkpoint is damaged; the whole log is replayed");
+        recovered.state = Replay::default();
+        let holding = recovered.segments.iter().find(|(_, end)| *end > begin);
+        if let Some((header, _)) = holding.or(recovered.segments.last()) {
+            let place = Place::new(header, begin, begin, DamagePart::Checkpoint);
+            recovered.state.damage(place);
+        }
     }
     Ok(is_whole)
 }
@@ -402,8 +430,9 @@ fn replay<F: StorageFile>(
         match scanner.step()? {
             Step::Batch(view) => {
                 if view.damaged && pass == Pass::Everything {
-                    state.damaged += 1;
-                    tracing::warn!(position = %view.head.position, "a batch is damaged; what can be read of it is kept");
+                    for place in batch_damage(scanner.window.header(), &view) {
+                        state.damage(place);
+                    }
                     if view.is_partial() {
                         state.doubt(view.head.end());
                     }
@@ -411,7 +440,8 @@ fn replay<F: StorageFile>(
                 state.batch(&view, &mut scanner.window, pass, index.as_deref_mut())?;
             }
             Step::Lost { from, upto } if pass == Pass::Everything => {
-                tracing::error!(%from, %upto, "part of the log cannot be read; all rooms that may have lost messages go on with higher seqs");
+                let header = scanner.window.header();
+                state.damage(Place::new(header, from, upto, DamagePart::Batch));
                 state.doubt(upto);
             }
             Step::Lost { .. } => {}
@@ -463,7 +493,10 @@ fn apply_tail_batch<F: StorageFile>(
 }
 
 /// What was written behind the last whole batch, without the zeros at its end.
-fn torn_bytes<F: StorageFile>(window: &mut Window<F>, at: LogPosition) -> io::Result<Bytes> {
+pub(crate) fn torn_bytes<F: StorageFile>(
+    window: &mut Window<F>,
+    at: LogPosition,
+) -> io::Result<Bytes> {
     let bytes = window.up_to(at, TORN_BYTES_MAX)?;
     // Nearly always all of it is zeros, so these are passed over many at a time.
     let is_zero = |piece: &&[u8]| piece.iter().fold(0, |all, byte| all | byte) == 0;

@@ -9,9 +9,11 @@ use std::io;
 use broker_proto::{Epoch, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq};
 
 use super::batch::BatchRun;
+use super::damage::{DamagePart, KNOWN_MAX, Place};
 use super::index::IndexBuilder;
 use super::position::LogPosition;
 use super::scan::BatchView;
+use super::segment::SegmentHeader;
 use super::state_record::{
     CheckpointChunk, CheckpointEnd, CursorRecord, DOUBT_SEQS, DoubtRecord, InDoubtRecord,
     ProducerDropRecord, ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
@@ -29,8 +31,10 @@ pub(crate) struct Replay {
     pub(crate) rooms: RoomTable,
     pub(crate) producers: Producers,
     pub(crate) cursors: Cursors,
-    /// Records and batches that could not be read.
-    pub(crate) damaged: u64,
+    /// Records and batches that could not be read: rises whenever something is missing.
+    damaged: u64,
+    /// Where they are; a place may be told more than once.
+    pub(crate) places: Vec<Place>,
     /// A record that may not be skipped and is not known.
     pub(crate) unknown: Option<(u16, LogPosition)>,
     /// Parts of the checkpoint seen so far, none of them missing.
@@ -78,21 +82,35 @@ impl Replay {
                     self.in_doubt.add(message, time, false);
                 })?;
             }
-            self.messages(view, &runs, index);
+            self.messages(view, &runs, window.header(), index);
         }
         Ok(())
+    }
+
+    /// Notes a damaged place.
+    pub(crate) fn damage(&mut self, place: Place) {
+        self.damaged += 1;
+        if self.places.len() < KNOWN_MAX {
+            self.places.push(place);
+        }
     }
 
     fn messages(
         &mut self,
         view: &BatchView,
         runs: &[BatchRun],
+        header: &SegmentHeader,
         mut index: Option<&mut IndexBuilder>,
     ) {
         let at = view.head.position;
         let time = Micros::new(view.head.time);
         for run in runs.iter().filter(|run| !run.room.is_none()) {
-            self.know_room(run.room);
+            if self.know_room(run.room) {
+                let from = at.plus(u64::from(run.offset));
+                let upto = from.plus(u64::from(run.bytes));
+                let place = Place::new(header, from, upto, DamagePart::RoomName);
+                self.damage(place.of_message(run.room, run.first_seq));
+            }
             let Some(slot) = self.rooms.get_mut(run.room) else {
                 continue;
             };
@@ -107,13 +125,15 @@ impl Replay {
         }
     }
 
-    /// Keeps the number of a room whose name was in a part that is lost.
-    fn know_room(&mut self, id: RoomId) {
-        if self.rooms.get(id).is_none() {
+    /// Keeps the number of a room whose name was in a part that is lost; says whether that was so.
+    fn know_room(&mut self, id: RoomId) -> bool {
+        let is_lost = self.rooms.get(id).is_none();
+        if is_lost {
             tracing::error!(room = %id, "what named a room is damaged; its messages are kept without a name");
             self.damaged += 1;
             self.rooms.add_nameless(id);
         }
+        is_lost
     }
 
     /// To be called at the end: a producer whose messages are in a room that is lost still gets its
@@ -146,27 +166,29 @@ impl Replay {
             let record = bytes
                 .get(offset..offset + length as usize)
                 .and_then(|bytes| RawRecord::parse_state(bytes, view.head.position));
+            let from = at.plus(offset as u64);
             offset += length as usize;
-            match record {
-                Some(record) => {
-                    self.state_record(record.head.kind, record.payload(), view.head.position, pass)
-                }
-                // Counted once: every part is passed over by this pass.
-                None if pass == Pass::Everything => self.damaged += 1,
-                None => {}
+            let is_good = record.is_some_and(|record| {
+                self.state_record(record.head.kind, record.payload(), view.head.position, pass)
+            });
+            // Counted once: every part is passed over by this pass.
+            if !is_good && pass == Pass::Everything {
+                let upto = from.plus(u64::from(length));
+                let place = Place::new(window.header(), from, upto, DamagePart::Record);
+                self.damage(place);
             }
         }
         Ok(())
     }
 
-    fn state_record(&mut self, kind: u16, payload: &[u8], at: LogPosition, pass: Pass) {
+    /// Says whether the record makes sense.
+    fn state_record(&mut self, kind: u16, payload: &[u8], at: LogPosition, pass: Pass) -> bool {
         if let Pass::Checkpoint(begin) = pass {
             self.checkpoint_record(kind, payload, at, begin);
-        } else if kind == kind::CHECKPOINT_CHUNK {
-            // A checkpoint that is not the last one says nothing new.
-        } else if pass == Pass::Everything {
-            self.apply(kind, payload, at);
+            return true;
         }
+        // A checkpoint that is not the last one says nothing new.
+        kind == kind::CHECKPOINT_CHUNK || self.apply(kind, payload, at)
     }
 
     fn checkpoint_record(
@@ -192,14 +214,13 @@ impl Replay {
         }
     }
 
-    fn apply(&mut self, kind: u16, payload: &[u8], at: LogPosition) {
-        let known = match kind {
-            kind::ROOM => postcard::from_bytes(payload)
-                .map(|record| self.room(&record))
-                .is_ok(),
-            kind::PRODUCER_RUN => postcard::from_bytes(payload)
-                .map(|record| self.producer_run(&record))
-                .is_ok(),
+    /// Says whether the record makes sense.
+    fn apply(&mut self, kind: u16, payload: &[u8], at: LogPosition) -> bool {
+        match kind {
+            kind::ROOM => postcard::from_bytes(payload).is_ok_and(|record| self.room(&record)),
+            kind::PRODUCER_RUN => {
+                postcard::from_bytes(payload).is_ok_and(|record| self.producer_run(&record))
+            }
             kind::PRODUCER_DROP => postcard::from_bytes(payload)
                 .map(|record| self.producer_drop(&record))
                 .is_ok(),
@@ -221,17 +242,13 @@ impl Replay {
                 true
             }
             _ => true,
-        };
-        if !known {
-            self.damaged += 1;
         }
     }
 
-    fn room(&mut self, record: &RoomRecord<'_>) {
+    fn room(&mut self, record: &RoomRecord<'_>) -> bool {
         let id = RoomId::new(record.room);
         let Ok(name) = RoomName::parse_reserved(record.name) else {
-            self.damaged += 1;
-            return;
+            return false;
         };
         let epoch = Epoch::new(record.epoch);
         if self.rooms.next_id(0) < Some(id)
@@ -272,12 +289,12 @@ impl Replay {
             slot.first = slot.first.max(Seq::new(record.first));
             slot.last_time = slot.last_time.max(Micros::new(record.last_time));
         }
+        true
     }
 
-    fn producer_run(&mut self, record: &ProducerRunRecord<'_>) {
+    fn producer_run(&mut self, record: &ProducerRunRecord<'_>) -> bool {
         let Ok(sender) = SenderName::parse(record.sender) else {
-            self.damaged += 1;
-            return;
+            return false;
         };
         let key = ProducerKey {
             sender,
@@ -298,6 +315,7 @@ impl Replay {
             });
             producer.prune();
         }
+        true
     }
 
     fn producer_drop(&mut self, record: &ProducerDropRecord<'_>) {
@@ -349,7 +367,6 @@ impl Replay {
 
     /// Notes that part of the log before `upto` cannot be read at all.
     pub(crate) fn doubt(&mut self, upto: LogPosition) {
-        self.damaged += 1;
         self.doubt = self.doubt.max(Some(upto));
     }
 

@@ -68,6 +68,28 @@ impl BatchView {
         }
     }
 
+    /// Where the records end that were found one after the other, counted from the start of the
+    /// batch; `None` when there was a table.
+    pub(crate) fn found_without_table(&self) -> Option<u32> {
+        match &self.layout {
+            Layout::Table(_) => None,
+            Layout::Salvaged { runs, .. } => Some(runs.last().map_or_else(
+                || u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX),
+                |run| run.offset + run.bytes,
+            )),
+        }
+    }
+
+    /// The length of every record, in the order of the runs.
+    pub(crate) fn all_lengths(&self) -> Vec<u32> {
+        match &self.layout {
+            Layout::Table(bytes) => Table::parse_trusted(bytes)
+                .map(|table| table.all_lengths().collect())
+                .unwrap_or_default(),
+            Layout::Salvaged { lengths, .. } => lengths.clone(),
+        }
+    }
+
     /// The length of every record of a run.
     pub(crate) fn lengths(&self, run: &BatchRun) -> Vec<u32> {
         match &self.layout {
@@ -138,6 +160,11 @@ impl<F: StorageFile> Scanner<F> {
     /// Where the next batch is expected.
     pub(crate) fn at(&self) -> LogPosition {
         self.at
+    }
+
+    /// Whether more was found already than was told.
+    pub(crate) fn has_found(&self) -> bool {
+        !self.found.is_empty()
     }
 
     /// The next batch, or what is there instead.

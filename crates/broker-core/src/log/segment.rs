@@ -159,6 +159,11 @@ impl SegmentHeader {
         Err(fault)
     }
 
+    /// Reads the copy at this offset, if it is whole.
+    pub(crate) fn parse_copy_at(block: &[u8], at: usize) -> Option<Self> {
+        Self::parse_copy(block.get(at..at + HEADER_BYTES)?).ok()
+    }
+
     fn parse_copy(copy: &[u8]) -> Result<Self, HeaderFault> {
         let fields = Fields(copy);
         if copy.len() != HEADER_BYTES

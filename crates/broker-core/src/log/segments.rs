@@ -10,6 +10,7 @@ use std::io;
 use broker_proto::Micros;
 
 use super::batch::{BatchHead, BatchRun, Table};
+use super::damage::DamageLog;
 use super::index::{IndexBuilder, SegmentIndex};
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
@@ -48,8 +49,7 @@ pub(crate) struct Segments<S: Storage> {
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
     loaded: Mutex<VecDeque<(SegmentId, usize)>>,
-    /// Places that were found damaged.
-    damaged: AtomicU64,
+    damage: DamageLog,
 }
 
 /// Looks into the index of a segment, whether it is in the making or kept.
@@ -93,18 +93,20 @@ impl<S: Storage> Segments<S> {
             list: RwLock::new(list.collect()),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
-            damaged: AtomicU64::new(0),
+            damage: DamageLog::default(),
         }
     }
 
-    /// Counts a place that was found damaged.
-    pub(crate) fn note_damage(&self) {
-        self.damaged.fetch_add(1, Ordering::Relaxed);
+    /// What is known to be damaged.
+    pub(crate) fn damage(&self) -> &DamageLog {
+        &self.damage
     }
 
-    /// Places that readers found damaged since the start.
-    pub(crate) fn damaged(&self) -> u64 {
-        self.damaged.load(Ordering::Relaxed)
+    /// All sealed segments, in the order of the log.
+    pub(crate) fn sealed(&self) -> Vec<Arc<Segment>> {
+        let list = read(&self.list);
+        let sealed = list.iter().filter(|segment| segment.end().is_some());
+        sealed.cloned().collect()
     }
 
     pub(crate) fn storage(&self) -> &Arc<S> {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::client::{ClientConfig, Error, ErrorKind, Observer, Result, State};
 use crate::dir::role;
+use crate::store::SCRUB_EVERY_DEFAULT;
 
 /// The store's address when nobody has set one: loopback, because nobody is asked who they are.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
@@ -88,6 +89,7 @@ pub struct Config {
     pub(super) timeout: Duration,
     pub(super) insecure_no_auth: bool,
     pub(super) build: String,
+    pub(super) scrub_every: Option<Duration>,
     may_be_fenced: Option<bool>,
     observe: Option<Observer>,
     sender: Option<String>,
@@ -104,6 +106,7 @@ impl Config {
             timeout: TIMEOUT_DEFAULT,
             insecure_no_auth: false,
             build: concat!("broker-core ", env!("CARGO_PKG_VERSION")).to_owned(),
+            scrub_every: Some(SCRUB_EVERY_DEFAULT),
             may_be_fenced: None,
             observe: None,
             sender: None,
@@ -155,6 +158,13 @@ impl Config {
     /// ([`Role::ServeAlways`]) may be, because nothing but the store is lost with it.
     pub fn may_be_fenced(mut self, allow: bool) -> Self {
         self.may_be_fenced = Some(allow);
+        self
+    }
+
+    /// Within what time this process, when it leads, reads and checks everything that the log keeps, in
+    /// the background; `None` never does. Default: 7 days.
+    pub fn scrub_every(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.scrub_every = every.into();
         self
     }
 

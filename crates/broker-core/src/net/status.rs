@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use tokio::time::Instant;
 
+use crate::log::damage::Damage;
 use crate::session::{Host, Progress, Stage};
 use crate::store::{Store, StoreInfo};
 use crate::sync::{Arc, AtomicU64, Ordering, RwLock, read, write};
@@ -110,6 +111,36 @@ fn put_store(json: &mut Json, info: &StoreInfo) {
         Some(reason) => json.text("read_only", reason),
         None => json.null("read_only"),
     }
+    json.objects("damage", info.damage.iter().map(damage));
+    let scrub = &info.scrub;
+    json.maybe("scrub_every_seconds", scrub.every_secs);
+    json.number("scrub_bytes", scrub.bytes);
+    json.number("scrub_passes", scrub.passes);
+    let ended = scrub.pass_ended.map(|at| at.get() / 1_000_000);
+    json.maybe(
+        "scrub_pass_ended",
+        ended.and_then(|at| u64::try_from(at).ok()),
+    );
+}
+
+fn damage(damage: &Damage) -> Json {
+    let place = &damage.place;
+    let mut json = Json::new();
+    json.text("part", place.part.word());
+    json.text("file", &place.file);
+    json.number("offset", place.offset);
+    json.number("from", place.from.get());
+    json.number("upto", place.upto.get());
+    if let Some(span) = &place.room {
+        match &span.name {
+            Some(name) => json.text("room", name),
+            None => json.null("room"),
+        }
+        json.number("first_seq", span.first.get());
+        json.number("last_seq", span.last.get());
+    }
+    json.text("found_by", damage.found_by.word());
+    json
 }
 
 /// Writes one JSON object (RFC 8259), on one line.
@@ -137,6 +168,25 @@ impl Json {
     fn number(&mut self, key: &str, number: u64) {
         self.key(key);
         self.0.push_str(&number.to_string());
+    }
+
+    fn maybe(&mut self, key: &str, number: Option<u64>) {
+        match number {
+            Some(number) => self.number(key, number),
+            None => self.null(key),
+        }
+    }
+
+    fn objects(&mut self, key: &str, objects: impl Iterator<Item = Self>) {
+        self.key(key);
+        self.0.push('[');
+        for (n, object) in objects.enumerate() {
+            if n > 0 {
+                self.0.push(',');
+            }
+            self.0.push_str(&object.finish());
+        }
+        self.0.push(']');
     }
 
     fn flag(&mut self, key: &str, flag: bool) {

@@ -14,7 +14,7 @@ use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
     AckRun, Append, Busy, Claims, Hint, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
-    SessionId, SetCursor, Store, StoreError, StoreInfo, producers,
+    ScrubInfo, SessionId, SetCursor, Store, StoreError, StoreInfo, producers,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -201,6 +201,8 @@ impl Store for MemoryStore {
             read_only: None,
             batches: inner.batches,
             messages: inner.messages,
+            damage: Vec::new(),
+            scrub: ScrubInfo::default(),
         }
     }
 

@@ -26,7 +26,7 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
-pub use embedded::{Beat, EmbeddedConfig, EmbeddedStore, Engine, Pulse};
+pub use embedded::{Beat, EmbeddedConfig, EmbeddedStore, Engine, Pulse, SCRUB_EVERY_DEFAULT};
 pub use losses::{Claims, Loss};
 pub use mailbox::Mailbox;
 pub use memory::MemoryStore;
@@ -36,6 +36,7 @@ pub(crate) use in_doubt::{Doubtful, InDoubt};
 pub(crate) use producers::{Producers, Run};
 pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
 
+use crate::log::damage::Damage;
 use crate::sync::Arc;
 
 /// One connection's identity within the life of a leader; 0 is nobody.
@@ -376,6 +377,24 @@ pub struct StoreInfo {
     pub batches: u64,
     /// Messages stored since the start.
     pub messages: u64,
+    /// The newest of the places counted in `damaged`, the newest last.
+    pub damage: Vec<Damage>,
+    /// How the scrub does.
+    pub scrub: ScrubInfo,
+}
+
+/// How the reading of everything in the background does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScrubInfo {
+    /// Within what time everything is read once, in seconds; none when nothing is.
+    pub every_secs: Option<u64>,
+    /// Bytes of the log read since the start.
+    pub bytes: u64,
+    /// How often everything was read since the start.
+    pub passes: u64,
+    /// When everything had been read last.
+    pub pass_ended: Option<Micros>,
 }
 
 /// The kept rooms. See the module's documentation for the manner of its answers.

@@ -8,6 +8,7 @@
 mod basics;
 mod conformance;
 mod fuzzing;
+mod damage;
 mod golden;
 mod model;
 mod ops;

@@ -5,6 +5,7 @@
 mod kill;
 mod lost_suffix;
 mod refusals;
+mod scrub;
 mod stalled_leader;
 mod start;
 mod strangers;

@@ -35,6 +35,7 @@ fn help_and_version() {
         "BROKERD_DATA",
         "BROKERD_INSECURE_NO_AUTH",
         "BROKERD_NO_FENCING",
+        "BROKERD_SCRUB_EVERY",
         "BROKER_LOG",
         " 65 ",
         " 74 ",

@@ -202,6 +202,7 @@ impl Leader {
             dir: Arc::clone(&dir),
             server: Arc::clone(&server),
             payload_bytes_max: config.payload_bytes_max,
+            scrub_every: config.scrub_every,
             last_term: holder.term,
         };
         // The store first: should nobody wait for the answer any more, it is closed before the lock.

@@ -1,6 +1,7 @@
 //! Opening the store, away from any runtime: its identity, then its log.
 
 use std::thread;
+use std::time::Duration;
 
 use broker_proto::{StoreId, Term};
 use tokio::sync::oneshot;
@@ -23,6 +24,7 @@ pub(super) struct Recovery {
     pub(super) dir: Arc<StoreDir>,
     pub(super) server: Arc<Server<Stored>>,
     pub(super) payload_bytes_max: u32,
+    pub(super) scrub_every: Option<Duration>,
     /// Of whoever led before.
     pub(super) last_term: Term,
 }
@@ -42,6 +44,7 @@ impl Recovery {
             term_floor: self.last_term.get(),
             renew_epochs: copied,
             payload_bytes_max: self.payload_bytes_max,
+            scrub_every: self.scrub_every,
             ..EmbeddedConfig::new(id)
         };
         let store = self.read_log(config)?;

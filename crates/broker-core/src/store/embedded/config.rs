@@ -1,5 +1,7 @@
 //! How a store on disk behaves.
 
+use std::time::Duration;
+
 use broker_proto::{StoreId, limits};
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
@@ -7,6 +9,9 @@ use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::log::tail::TAIL_BYTES_DEFAULT;
 use crate::store::producers;
 use crate::sync::Arc;
+
+/// Within what time all sealed segments are read once, unless something else is set.
+pub const SCRUB_EVERY_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How a store on disk behaves. The defaults are durable and bounded.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ pub struct EmbeddedConfig {
     pub segment_bytes_min: u64,
     /// Up to this size. Default 64 MiB.
     pub segment_bytes_max: u64,
+    /// Within what time all sealed segments are read once and checked, in the background; `None`
+    /// never does. Default 7 days. A store that is driven by hand is scrubbed by hand.
+    pub scrub_every: Option<Duration>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Where epochs and markers come from.
@@ -63,6 +71,7 @@ impl EmbeddedConfig {
             tail_bytes_max: TAIL_BYTES_DEFAULT,
             segment_bytes_min: SEGMENT_BYTES_MIN,
             segment_bytes_max: SEGMENT_BYTES_MAX,
+            scrub_every: Some(SCRUB_EVERY_DEFAULT),
             clock: Arc::new(SystemClock::new()),
             random: Box::new(SystemRandom),
         }

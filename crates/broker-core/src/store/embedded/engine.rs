@@ -27,6 +27,7 @@ use super::super::sequencer::{Decision, Sequencer};
 use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::{Done, Request};
+use super::scrub::Scrub;
 use super::shared::Shared;
 use crate::clock::{Clock, Random};
 use crate::log::batch::{BatchKind, BatchRun};
@@ -98,6 +99,9 @@ pub struct Engine<S: Storage> {
     identity_checked: Duration,
     /// Sealed segments whose footers have to be written.
     sealed: Vec<Arc<Segment>>,
+    term: u64,
+    /// Only when it is driven by hand; else a thread has it.
+    scrub: Option<Scrub<S>>,
 }
 
 /// What an engine starts with.
@@ -114,6 +118,7 @@ pub(super) struct EngineParts<S: Storage> {
     /// Whether what was replayed lay in many segments.
     pub(super) scattered: bool,
     pub(super) sealed: Vec<Arc<Segment>>,
+    pub(super) term: u64,
 }
 
 impl<S: Storage> Engine<S> {
@@ -146,6 +151,8 @@ impl<S: Storage> Engine<S> {
             builder: BatchBuilder::default(),
             identity_checked: Duration::ZERO,
             sealed: parts.sealed,
+            term: parts.term,
+            scrub: None,
         }
     }
 
@@ -527,6 +534,25 @@ impl<S: Storage> Engine<S> {
             // A footer is only a hint.
             let _ = self.shared.segments.write_footer(&segment);
         }
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// What reads everything in the background.
+    pub(super) fn scrubber(&self) -> Scrub<S> {
+        Scrub::new(Arc::clone(&self.shared), Arc::clone(&self.clock), self.term)
+    }
+
+    /// Does by hand what a thread does in production: reads and checks the next piece of the sealed
+    /// segments, or the first one of the next pass. Says whether this pass goes on.
+    pub fn scrub(&mut self) -> bool {
+        let mut scrub = match self.scrub.take() {
+            Some(scrub) => scrub,
+            None => self.scrubber(),
+        };
+        let goes_on = scrub.piece();
+        self.scrub = Some(scrub);
+        goes_on
     }
 }
 

@@ -5,6 +5,7 @@ mod config;
 mod engine;
 mod inbox;
 mod pulse;
+mod scrub;
 mod shared;
 mod threads;
 
@@ -17,6 +18,7 @@ use super::{
     Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
+use crate::log::damage::FoundBy;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
@@ -26,7 +28,7 @@ use crate::store::InDoubt;
 use crate::store::sequencer::Sequencer;
 use crate::sync::{Arc, Mutex, Ordering, lock, read};
 
-pub use config::EmbeddedConfig;
+pub use config::{EmbeddedConfig, SCRUB_EVERY_DEFAULT};
 pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
@@ -115,6 +117,9 @@ impl<S: Storage> EmbeddedStore<S> {
             found.last_index.clone(),
             true,
         );
+        for place in found.state.places.iter().cloned() {
+            segments.damage().note(place, FoundBy::Start);
+        }
         let mut sealed = Vec::new();
         if !found.segments.is_empty() && !in_place {
             sealed.extend(make_tail_safe(
@@ -144,7 +149,6 @@ impl<S: Storage> EmbeddedStore<S> {
             rooms,
             segments,
             writer.end(),
-            found.state.damaged,
             Pulse::new(Arc::clone(&config.clock)),
         ));
         let mut engine = Engine::new(EngineParts {
@@ -160,6 +164,7 @@ impl<S: Storage> EmbeddedStore<S> {
             pending,
             scattered,
             sealed,
+            term,
         });
         if config.renew_epochs {
             engine
@@ -191,8 +196,9 @@ impl<S: Storage> EmbeddedStore<S> {
         config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<Arc<Self>, RecoveryError> {
+        let every = config.scrub_every;
         let (store, engine) = Self::open_manual(storage, config, progress)?;
-        let threads = Threads::start(Arc::clone(&store.shared), engine);
+        let threads = Threads::start(Arc::clone(&store.shared), engine, every);
         let threads = threads.map_err(|source| RecoveryError::Io {
             file: "a thread".to_owned(),
             source,
@@ -205,6 +211,7 @@ impl<S: Storage> EmbeddedStore<S> {
     /// done, also when somebody else does it. Appends after this are refused.
     pub fn close(&self) {
         self.shared.inbox.close();
+        self.shared.scrub.stop();
         let _until_done = lock(&self.closing);
         let threads = lock(&self.threads).take();
         if let Some(threads) = threads {
@@ -389,10 +396,12 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             log_bytes: shared.durable().get(),
             segments: shared.segments.len() as u64,
             direct_io: self.is_direct(),
-            damaged: shared.damaged_at_start + shared.segments.damaged(),
+            damaged: shared.segments.damage().total(),
             read_only: shared.read_only(),
             batches: shared.batches.load(Ordering::Relaxed),
             messages: shared.messages.load(Ordering::Relaxed),
+            damage: shared.damage(),
+            scrub: shared.scrub.info(),
         }
     }
 

@@ -9,7 +9,9 @@ use super::super::watchers::Watchers;
 use super::super::{Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
 use super::inbox::Inbox;
 use super::pulse::Pulse;
+use super::scrub::ScrubState;
 use crate::log::Segments;
+use crate::log::damage::Damage;
 use crate::log::position::LogPosition;
 use crate::log::reader::{Wanted, find_time, read_disk, read_tail};
 use crate::log::storage::Storage;
@@ -36,9 +38,8 @@ pub(super) struct Shared<S: Storage> {
     when_moved: Mutex<Option<Call>>,
     pub(super) batches: AtomicU64,
     pub(super) messages: AtomicU64,
-    /// Places that recovery found damaged.
-    pub(super) damaged_at_start: u64,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) scrub: ScrubState,
 }
 
 struct Call(Box<dyn FnOnce() + Send>);
@@ -71,7 +72,6 @@ impl<S: Storage> Shared<S> {
         rooms: RoomTable,
         segments: Segments<S>,
         durable: LogPosition,
-        damaged_at_start: u64,
         pulse: Pulse,
     ) -> Self {
         Self {
@@ -88,9 +88,19 @@ impl<S: Storage> Shared<S> {
             when_moved: Mutex::new(None),
             batches: AtomicU64::new(0),
             messages: AtomicU64::new(0),
-            damaged_at_start,
             pulse: Arc::new(pulse),
+            scrub: ScrubState::default(),
         }
+    }
+
+    /// The newest damage, with the names of its rooms.
+    pub(super) fn damage(&self) -> Vec<Damage> {
+        let mut newest = self.segments.damage().newest();
+        let rooms = read(&self.rooms);
+        for span in newest.iter_mut().filter_map(|it| it.place.room.as_mut()) {
+            span.name = rooms.get(span.room).map(|slot| slot.name.to_string());
+        }
+        newest
     }
 
     pub(super) fn durable(&self) -> LogPosition {

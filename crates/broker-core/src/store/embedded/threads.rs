@@ -1,5 +1,5 @@
-//! The threads of a store on disk: one writes, one reads for those who fell behind, one keeps
-//! house.
+//! The threads of a store on disk: one writes, two read for those who fell behind, one keeps house,
+//! one scrubs.
 //!
 //! Plain threads, because the disk blocks: whoever serves sockets never waits for it.
 
@@ -51,7 +51,11 @@ impl std::fmt::Debug for ReadJob {
 }
 
 impl Threads {
-    pub(super) fn start<S: Storage>(shared: Arc<Shared<S>>, engine: Engine<S>) -> io::Result<Self> {
+    pub(super) fn start<S: Storage>(
+        shared: Arc<Shared<S>>,
+        engine: Engine<S>,
+        scrub_every: Option<Duration>,
+    ) -> io::Result<Self> {
         let made: Made<S> = Arc::default();
         let (house, jobs) = mpsc::channel();
         let mut others = Vec::new();
@@ -69,6 +73,15 @@ impl Threads {
                 Builder::new()
                     .name(format!("broker-read-{n}"))
                     .spawn(move || read_for_others(&shared, &jobs))?,
+            );
+        }
+        if let Some(every) = scrub_every {
+            shared.scrub.set_every(every);
+            let scrub = engine.scrubber();
+            others.push(
+                Builder::new()
+                    .name("broker-scrub".to_owned())
+                    .spawn(move || scrub.run(every))?,
             );
         }
         let writer = Builder::new()
