@@ -31,6 +31,7 @@ pub mod fsync_lies;
 pub mod history;
 pub mod net_sim;
 pub mod oracle;
+pub mod planted;
 pub mod recovery_crashes;
 pub mod report;
 pub mod rig;

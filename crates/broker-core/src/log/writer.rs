@@ -440,7 +440,17 @@ impl<S: Storage> LogWriter<S> {
         };
         let offset = active.header.offset_of(head.position) - start as u64;
         pad(&mut self.buf);
-        match write_and_sync(&active.file, offset, self.buf.as_slice()) {
+        let written = if planted(Bug::DeliveredBeforeDurable) {
+            active.file.write_at(offset, self.buf.as_slice())
+        } else if planted(Bug::SyncOfAnotherFile)
+            && let Some(spare) = &self.spare
+        {
+            let written = active.file.write_at(offset, self.buf.as_slice());
+            written.and_then(|()| spare.file.sync())
+        } else {
+            write_and_sync(&active.file, offset, self.buf.as_slice())
+        };
+        match written {
             Ok(()) => {
                 let records = self.copy_messages(&head, start);
                 self.advance(head, offset);
@@ -471,7 +481,8 @@ impl<S: Storage> LogWriter<S> {
         let full = is_no_space(&error);
         // Nothing of a refused batch may come back, so a mark takes its place. A mark gives way to one that says less: nobody may
         // go on in the new segment before its name is safe.
-        let (batch, head) = if full || head.kind.is_mark() {
+        let says_less = head.kind.is_mark() && !planted(Bug::SecondMarkVouches);
+        let (batch, head) = if full || says_less {
             let mut buf = AlignedBuf::new();
             let mut builder = BatchBuilder::default();
             builder.begin(&mut buf);
@@ -576,7 +587,11 @@ impl<S: Storage> LogWriter<S> {
     ) -> Result<(), InstallFault> {
         // Whatever happens, the name is not used a second time.
         self.last_segment = header.name.id;
-        let written = write_and_sync(&spare.file, 0, self.buf.as_slice());
+        let written = if planted(Bug::NoSyncAtRoll) {
+            spare.file.write_at(0, self.buf.as_slice())
+        } else {
+            write_and_sync(&spare.file, 0, self.buf.as_slice())
+        };
         let named = written.is_ok();
         let result = written.and_then(|()| {
             self.storage.rename(&spare.name, &header.name.file())?;
@@ -676,6 +691,13 @@ impl<S: Storage> LogWriter<S> {
         let mut builder = BatchBuilder::default();
         builder.begin(&mut self.buf);
         self.commit(&mut builder, kind, false).map(|_| ())
+    }
+
+    /// Syncs the active segment, for the bug that shows a batch before that.
+    pub(crate) fn sync_too_late(&self) -> io::Result<()> {
+        self.active
+            .as_ref()
+            .map_or(Ok(()), |active| active.file.sync())
     }
 
     /// Whether a mark is the last thing written.

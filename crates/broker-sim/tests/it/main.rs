@@ -4,6 +4,7 @@
     reason = "a test tells its seed and how much it tried"
 )]
 
+mod beliefs;
 mod big_log;
 mod crash_matrix;
 mod exhaustive_small;

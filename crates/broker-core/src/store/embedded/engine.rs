@@ -35,6 +35,7 @@ use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
 use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
+use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
 /// How long a publisher should wait before it tries again on a full disk.
@@ -330,7 +331,14 @@ impl<S: Storage> Engine<S> {
             .writer
             .commit(&mut self.builder, BatchKind::Records, keep_tail)
         {
-            Ok(written) => self.commit(written, piece.as_ref()),
+            Ok(written) => {
+                self.commit(written, piece.as_ref());
+                if planted(Bug::DeliveredBeforeDurable)
+                    && let Err(error) = self.writer.sync_too_late()
+                {
+                    self.give_up(&WriteFault::Failed(error));
+                }
+            }
             Err(fault) => self.give_up(&fault),
         }
     }
