@@ -6,7 +6,7 @@
 /// A bug that a test has to catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Acknowledges without a sync.
+    /// Acknowledges without a sync what does not begin a segment.
     AckBeforeSync,
     /// Never syncs the directory after a new segment.
     NoDirectorySync,

@@ -440,7 +440,7 @@ impl<S: Storage> LogWriter<S> {
         };
         let offset = active.header.offset_of(head.position) - start as u64;
         pad(&mut self.buf);
-        let written = if planted(Bug::DeliveredBeforeDurable) {
+        let written = if planted(Bug::AckBeforeSync) || planted(Bug::DeliveredBeforeDurable) {
             active.file.write_at(offset, self.buf.as_slice())
         } else if planted(Bug::SyncOfAnotherFile)
             && let Some(spare) = &self.spare
@@ -734,9 +734,6 @@ impl<S: Storage> fmt::Debug for LogWriter<S> {
 
 fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
     file.write_at(offset, bytes)?;
-    if planted(Bug::AckBeforeSync) {
-        return Ok(());
-    }
     let synced = file.sync();
     if synced.is_err() && planted(Bug::SyncAgainAfterError) {
         return file.sync();

@@ -1,6 +1,7 @@
 //! Builds the tests with the bugs in them, and runs them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,9 +43,9 @@ pub fn run(options: &Options, progress: &mut (dyn FnMut(&str) + Send)) -> io::Re
     let mut executables = BTreeMap::new();
     for bug in &bugs {
         let build_of = bug.test.build;
-        if !executables.contains_key(&build_of) {
+        if let Entry::Vacant(entry) = executables.entry(build_of) {
             progress(&format!("building {build_of:?} with bugs in them"));
-            executables.insert(build_of, build(build_of.target())?);
+            entry.insert(build(build_of.target())?);
         }
     }
     let mut tests: Vec<&Test> = Vec::new();
