@@ -36,8 +36,6 @@ const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
 /// or this: filling it with zeros holds the writer up.
 const HURRIED_BYTES: u64 = 4 << 20;
-/// Space that is kept back for marks, checkpoints and trims when the disk is full.
-const RESERVE_BYTES: u64 = 256 << 10;
 /// A leader that has written so much, or a 64th of the segment, is one that writes.
 const SPARE_AFTER_BYTES: u64 = 256 << 10;
 /// The buffer is given back when an unusually large batch has made it larger than this.
@@ -271,12 +269,12 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
-    /// Whether a batch of at most this many bytes can be written without eating into the reserve.
+    /// Whether a batch of at most this many bytes can be written so that `reserve` bytes are left.
     ///
     /// # Errors
     /// When the disk is full: nothing has been written.
-    pub(crate) fn check_space(&mut self, bytes: u64) -> io::Result<()> {
-        if !self.starved || self.remaining() >= bytes + RESERVE_BYTES {
+    pub(crate) fn check_space(&mut self, bytes: u64, reserve: u64) -> io::Result<()> {
+        if !self.starved || self.remaining() >= bytes.saturating_add(reserve) {
             return Ok(());
         }
         // Starved a moment ago; space may have come back.

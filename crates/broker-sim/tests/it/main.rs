@@ -15,6 +15,7 @@ mod kill9_takeover;
 mod net_sim;
 mod recovery_crashes;
 mod regressions;
+mod reserve;
 mod rot;
 mod stampede;
 mod takeover_steps;
