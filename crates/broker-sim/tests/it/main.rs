@@ -7,6 +7,7 @@
 mod beliefs;
 mod big_log;
 mod crash_matrix;
+mod detectors_fire;
 mod exhaustive_small;
 mod fleets;
 mod fsync_lies;
