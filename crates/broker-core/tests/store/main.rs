@@ -7,8 +7,8 @@
 
 mod basics;
 mod conformance;
-mod fuzzing;
 mod damage;
+mod fuzzing;
 mod golden;
 mod model;
 mod ops;

@@ -95,7 +95,7 @@ impl<S: Storage> EmbeddedStore<S> {
             store: config.log,
             term,
             feature_level: FEATURE_LEVEL,
-            end: found.proven,
+            end: end_of(&found),
             checkpoint: found.checkpoint,
             last_segment: found.last_segment,
             segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
@@ -303,8 +303,21 @@ impl MarkerSource {
 /// After a mark, writing goes on where it stands.
 fn resume_in_place(found: &Recovered) -> Option<(crate::log::segment::SegmentHeader, u64)> {
     let (header, _) = found.segments.last()?;
-    let trusted = found.clean || planted(Bug::TrustTail);
+    let trusted = found.clean || planted(Bug::TrustTail) || is_torn_only(found);
     trusted.then(|| (header.clone(), found.last_file_bytes))
+}
+
+/// Where the first batch of this leader goes, unless a tail is copied before.
+fn end_of(found: &Recovered) -> LogPosition {
+    if is_torn_only(found) {
+        return found.proven.plus(found.torn_bytes.next_multiple_of(8));
+    }
+    found.proven
+}
+
+/// Whether torn bytes are to be left where they are.
+fn is_torn_only(found: &Recovered) -> bool {
+    planted(Bug::AppendBehindTornTail) && found.torn_bytes > 0 && found.tail.is_empty()
 }
 
 /// Whether what was replayed lay in many segments.
