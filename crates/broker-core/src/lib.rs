@@ -39,6 +39,8 @@
 
 pub mod clock;
 pub mod dir;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod log;
 #[cfg(feature = "net")]
 pub mod net;

@@ -488,6 +488,8 @@ impl Trouble {
             Fault::ShortWrite(Errno::Io),
             Fault::ShortWrite(Errno::NoSpace),
             Fault::LostSync,
+            // Twice, because there is more that it can lead to.
+            Fault::DroppedWrite,
             Fault::DroppedWrite,
             Fault::MisdirectedWrite,
         ];

@@ -490,6 +490,7 @@ impl Ledger {
 pub mod check {
     use std::collections::BTreeMap;
 
+    use broker_core::log::storage::Storage;
     use broker_core::store::Store;
 
     use super::{Fate, Ledger, MessageId, Verdict, broken};
@@ -500,7 +501,11 @@ pub mod check {
     ///
     /// # Errors
     /// When a promise was broken.
-    pub fn after_recovery(rig: &mut Rig, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+    pub fn after_recovery<S: Storage>(
+        rig: &mut Rig<S>,
+        ledger: &mut Ledger,
+        bytes_max: u32,
+    ) -> Verdict {
         let info = rig.store.info();
         if info.term.get() <= ledger.term {
             let what = format!("the term is {} and was {} before", info.term, ledger.term);
@@ -533,14 +538,18 @@ pub mod check {
     ///
     /// # Errors
     /// When something is gone.
-    pub fn everything_is_there(rig: &Rig, ledger: &mut Ledger, bytes_max: u32) -> Verdict {
+    pub fn everything_is_there<S: Storage>(
+        rig: &Rig<S>,
+        ledger: &mut Ledger,
+        bytes_max: u32,
+    ) -> Verdict {
         let present = contents(rig, ledger, bytes_max)?;
         nothing_is_lost(ledger, &present)
     }
 
     /// Where every message is.
-    fn contents(
-        rig: &Rig,
+    fn contents<S: Storage>(
+        rig: &Rig<S>,
         ledger: &mut Ledger,
         bytes_max: u32,
     ) -> Verdict<BTreeMap<MessageId, u64>> {
@@ -635,7 +644,7 @@ pub mod check {
         Ok(())
     }
 
-    fn cursors(rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
+    fn cursors<S: Storage>(rig: &mut Rig<S>, ledger: &mut Ledger) -> Verdict {
         let keys: Vec<(u16, u8)> = ledger.cursors.keys().copied().collect();
         for key in keys {
             rig.ask_cursor(key)?;

@@ -1,10 +1,11 @@
-//! A store on a simulated disk, with a writer that is driven by hand and readers that read to the end.
+//! A store on a simulated disk, or on a real one, with a writer that is driven by hand and readers that read to the end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::clock::ManualClock;
 use broker_core::log::RecoveryError;
+use broker_core::log::storage::Storage;
 use broker_core::store::{
     Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, Notice, ReadRange, ReadReply,
     SessionId, SetCursor, Store, StoreError,
@@ -62,19 +63,19 @@ pub struct Shown {
 }
 
 /// See the module's documentation.
-pub struct Rig {
+pub struct Rig<S: Storage = SimDisk> {
     /// What it lies on.
-    pub disk: SimDisk,
+    pub disk: Arc<S>,
     /// The store.
-    pub store: Arc<EmbeddedStore<SimDisk>>,
+    pub store: Arc<EmbeddedStore<S>>,
     /// Its writer.
-    pub engine: Engine<SimDisk>,
+    pub engine: Engine<S>,
     mailbox: Arc<Mailbox>,
     clock: ManualClock,
     moves: Vec<(u16, u8)>,
 }
 
-impl std::fmt::Debug for Rig {
+impl<S: Storage> std::fmt::Debug for Rig<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rig").finish_non_exhaustive()
     }
@@ -86,25 +87,48 @@ pub fn store_id() -> StoreId {
     StoreId::new([9; 16])
 }
 
+/// How such a store is set up, with its own time.
+#[must_use]
+pub fn config(limits: Limits, random: Rng, clock: &ManualClock) -> EmbeddedConfig {
+    let mut config = EmbeddedConfig::new(store_id());
+    config.segment_bytes_min = limits.segment_bytes_min;
+    config.segment_bytes_max = limits.segment_bytes_max;
+    config.checkpoint_bytes_min = limits.checkpoint_bytes_min;
+    config.batch_bytes_max = limits.batch_bytes_max;
+    config.tail_bytes_max = limits.tail_bytes_max;
+    config.clock = Arc::new(clock.clone());
+    config.random = Box::new(random);
+    config
+}
+
+/// When every simulated leader starts.
+#[must_use]
+pub fn start_of_time() -> ManualClock {
+    ManualClock::new(Micros::new(1_700_000_000_000_000))
+}
+
 impl Rig {
     /// Starts a leader.
     ///
     /// # Errors
     /// As the store's: nothing is wrong with the store when the disk has a fault.
     pub fn open(disk: &SimDisk, limits: Limits, rng: &mut Rng) -> Result<Self, RecoveryError> {
-        let clock = ManualClock::new(Micros::new(1_700_000_000_000_000));
-        let mut config = EmbeddedConfig::new(store_id());
-        config.segment_bytes_min = limits.segment_bytes_min;
-        config.segment_bytes_max = limits.segment_bytes_max;
-        config.checkpoint_bytes_min = limits.checkpoint_bytes_min;
-        config.batch_bytes_max = limits.batch_bytes_max;
-        config.tail_bytes_max = limits.tail_bytes_max;
-        config.clock = Arc::new(clock.clone());
-        config.random = Box::new(rng.fork());
+        Self::open_on(Arc::new(disk.clone()), limits, rng)
+    }
+}
+
+impl<S: Storage> Rig<S> {
+    /// Starts a leader on any disk.
+    ///
+    /// # Errors
+    /// As the store's: nothing is wrong with the store when the disk has a fault.
+    pub fn open_on(disk: Arc<S>, limits: Limits, rng: &mut Rng) -> Result<Self, RecoveryError> {
+        let clock = start_of_time();
+        let config = config(limits, rng.fork(), &clock);
         let (store, engine) =
-            EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {})?;
+            EmbeddedStore::open_manual(Arc::clone(&disk), config, &mut |_, _| {})?;
         Ok(Self {
-            disk: disk.clone(),
+            disk,
             store,
             engine,
             mailbox: Mailbox::new(),
@@ -130,36 +154,7 @@ impl Rig {
     }
 
     fn publish(&self, ledger: &Ledger, first: MessageId, count: u32, resend: bool) -> Verdict {
-        let mut entries = BytesMut::new();
-        let mut room = 0;
-        for n in 0..u64::from(count) {
-            let id = MessageId {
-                number: first.number + n,
-                ..first
-            };
-            let sent = ledger
-                .sent
-                .get(&id)
-                .ok_or_else(|| format!("{id:?} is not in the ledger"))?;
-            room = sent.room;
-            let crc = crc32c::crc32c(&sent.payload);
-            publish::encode_entry(&mut entries, &sent.payload, &id.extensions(), crc);
-        }
-        let key = producer_key(first.producer)?;
-        let mut head = Vec::new();
-        encode_message_head(&mut head, &key.sender, 0, &[]);
-        let append = Append {
-            session: SessionId(0),
-            key,
-            claimed: true,
-            room: room_name(room)?,
-            first_number: first.number,
-            count,
-            head: head.into(),
-            entries: entries.freeze(),
-            expected_head: None,
-            resend,
-        };
+        let append = append_of(ledger, first, count, resend)?;
         let queued = self.store.append(append, &self.mailbox);
         queued.map_err(|_| "the queue is full".into())
     }
@@ -357,6 +352,43 @@ impl Rig {
             .hole(&producer_key(id.producer)?, SessionId(0), id.number, 1);
         Ok(())
     }
+}
+
+/// Consecutive numbers of one producer, which the ledger knows, as a session hands them in.
+///
+/// # Errors
+/// When the ledger does not know them.
+pub fn append_of(ledger: &Ledger, first: MessageId, count: u32, resend: bool) -> Verdict<Append> {
+    let mut entries = BytesMut::new();
+    let mut room = 0;
+    for n in 0..u64::from(count) {
+        let id = MessageId {
+            number: first.number + n,
+            ..first
+        };
+        let sent = ledger
+            .sent
+            .get(&id)
+            .ok_or_else(|| format!("{id:?} is not in the ledger"))?;
+        room = sent.room;
+        let crc = crc32c::crc32c(&sent.payload);
+        publish::encode_entry(&mut entries, &sent.payload, &id.extensions(), crc);
+    }
+    let key = producer_key(first.producer)?;
+    let mut head = Vec::new();
+    encode_message_head(&mut head, &key.sender, 0, &[]);
+    Ok(Append {
+        session: SessionId(0),
+        key,
+        claimed: true,
+        room: room_name(room)?,
+        first_number: first.number,
+        count,
+        head: head.into(),
+        entries: entries.freeze(),
+        expected_head: None,
+        resend,
+    })
 }
 
 /// Compares records with what was sent.

@@ -226,13 +226,12 @@ impl Map {
         format!("{} {}+{} {parts:?}", blow.file, blow.at, blow.bytes.len())
     }
 
-    fn harm(&self, before: &SimDisk, after: &SimDisk) -> Harm {
+    fn harm(&self, changed: &Changed) -> Harm {
         let mut harm = Harm::default();
         // What was hit, by batch; and headers and first heads, by file.
         let mut hit: BTreeMap<usize, BTreeSet<Part>> = BTreeMap::new();
         let mut begins: BTreeMap<&str, usize> = BTreeMap::new();
         let mut mark = false;
-        let changed = Changed::between(before, after);
         for place in self.places.iter().filter(|place| changed.hits(place)) {
             harm.must.extend(place.message);
             harm.names |= matches!(place.part, Part::State(_));
@@ -306,27 +305,43 @@ impl Map {
     }
 }
 
-/// Files before and after.
-struct Changed(BTreeMap<String, (Vec<u8>, Vec<u8>)>);
+/// A part of a file that blows changed: where it begins, with the bytes before and after.
+type Stretch = (u64, Vec<u8>, Vec<u8>);
+
+/// All of them, by file.
+struct Changed(BTreeMap<String, Vec<Stretch>>);
 
 impl Changed {
-    fn between(before: &SimDisk, after: &SimDisk) -> Self {
-        let names = before.list().unwrap_or_default();
-        let files = names.into_iter().filter_map(|name| {
-            let both = (before.content(&name)?, after.content(&name)?);
-            (both.0 != both.1).then_some((name, both))
-        });
-        Self(files.collect())
+    /// What the blows did, from the files before and after all of them.
+    fn between(before: &SimDisk, after: &SimDisk, blows: &[Blow]) -> Self {
+        let mut changed: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let files: BTreeSet<&String> = blows.iter().map(|blow| &blow.file).collect();
+        for file in files {
+            let (Some(old), Some(new)) = (before.content(file), after.content(file)) else {
+                continue;
+            };
+            if old != new {
+                changed.insert(file.clone(), vec![(0, old, new)]);
+            }
+        }
+        Self(changed)
+    }
+
+    /// What one blow does to the bytes that were there.
+    fn by(blow: &Blow, before: &[u8]) -> Self {
+        let stretch = (blow.at, before.to_vec(), blow.bytes.clone());
+        Self(BTreeMap::from([(blow.file.clone(), vec![stretch])]))
     }
 
     fn hits(&self, place: &Place) -> bool {
-        self.0.get(&place.file).is_some_and(|(before, after)| {
-            let range = |bytes: &[u8]| {
-                let from = usize::try_from(place.bytes.start).ok()?;
-                let to = usize::try_from(place.bytes.end).ok()?;
-                Some(bytes.get(from..to)?.to_vec())
-            };
-            range(before) != range(after)
+        self.0.get(&place.file).is_some_and(|stretches| {
+            stretches.iter().any(|(at, before, after)| {
+                let len = before.len().min(after.len());
+                let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(len);
+                let from = index(place.bytes.start.saturating_sub(*at));
+                let to = index(place.bytes.end.saturating_sub(*at));
+                before.get(from..to) != after.get(from..to)
+            })
         })
     }
 }
@@ -363,6 +378,14 @@ impl Subject {
             rig.engine.close();
             rig.answers(&mut ledger)?;
         }
+        Self::of(disk, ledger, limits)
+    }
+
+    /// A store that was written by somebody else, and closed.
+    ///
+    /// # Errors
+    /// When the files are not as the log writes them.
+    pub fn of(disk: SimDisk, ledger: Ledger, limits: Limits) -> Verdict<Self> {
         let map = Map::of(&disk)?;
         Ok(Self {
             disk,
@@ -370,6 +393,26 @@ impl Subject {
             map,
             limits,
         })
+    }
+
+    /// Strikes where these bytes were before, and checks what the next leader serves; true when messages were hit.
+    ///
+    /// # Errors
+    /// When a promise is broken.
+    pub fn glance(&self, blow: &Blow, before: &[u8], rng: &mut Rng) -> Verdict<bool> {
+        let disk = self.disk.kill();
+        if !disk.corrupt(&blow.file, blow.at, &blow.bytes) {
+            return Err(format!("there is no file {}", blow.file).into());
+        }
+        let harm = self.map.harm(&Changed::by(blow, before));
+        let mut ledger = self.ledger.clone();
+        ledger.lied_to |= harm.end;
+        let rig = self
+            .open(&disk, rng)
+            .map_err(|error| format!("the store cannot be opened: {error}"))?;
+        serve(&rig, &mut ledger, &harm)?;
+        is_counted(&rig, &harm)?;
+        Ok(!harm.must.is_empty())
     }
 
     /// Strikes, and checks what is served: by the leader that was there already if `live`, by the next one, and, after more was
@@ -389,7 +432,7 @@ impl Subject {
                 }
             }
         }
-        let mut harm = self.map.harm(&self.disk, &after);
+        let mut harm = self.map.harm(&Changed::between(&self.disk, &after, blows));
         harm.live = live;
         ledger.lied_to |= harm.end;
         let rig = match early.unwrap_or_else(|| self.open(&disk, rng)) {
@@ -398,12 +441,7 @@ impl Subject {
             Err(error) => return Err(format!("the store cannot be opened: {error}").into()),
         };
         serve(&rig, &mut ledger, &harm).map_err(|why| why.at("the first leader"))?;
-        if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
-            return Err(Broken::new(
-                Kind::SilentCorruption,
-                "damage was met and not counted",
-            ));
-        }
+        is_counted(&rig, &harm)?;
         let mut rig = rig;
         go_on(&mut rig, &mut ledger, &harm)?;
         let mode = CrashMode::draw(rng);
@@ -421,6 +459,17 @@ impl Subject {
     fn open(&self, disk: &SimDisk, rng: &mut Rng) -> Result<Rig, RecoveryError> {
         Rig::open(disk, self.limits, rng)
     }
+}
+
+/// Whether the store says that it met damage, if it must have.
+fn is_counted(rig: &Rig, harm: &Harm) -> Verdict {
+    if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
+        return Err(Broken::new(
+            Kind::SilentCorruption,
+            "damage was met and not counted",
+        ));
+    }
+    Ok(())
 }
 
 /// Reads everything and compares it with what should be there.

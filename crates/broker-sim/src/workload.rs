@@ -300,10 +300,11 @@ fn must_be_stored(ledger: &Ledger, id: MessageId) -> Verdict {
         return Ok(());
     }
     let first = MessageId { number: 1, ..id };
+    // Also one that was filled later: numbers that came before that were passed over for good.
     let begins_with_a_hole = ledger
         .sent
         .get(&first)
-        .is_some_and(|sent| !matches!(sent.fate, Fate::Acked(_)));
+        .is_some_and(|sent| !matches!(sent.fate, Fate::Acked(_)) || sent.doubtful);
     if sent.fate == Fate::Open || (!sent.had_fault && !begins_with_a_hole) {
         return Err(format!(
             "{id:?} was sent again and is {:?} in place of stored",

@@ -110,15 +110,8 @@ fn failure(error: &Error) -> Failure {
 
 /// What kind of failure a cause is, if it is one that the directory or the log knows.
 fn class_of(error: &(dyn StdError + 'static)) -> Option<ExitClass> {
-    match error.downcast_ref::<RecoveryError>() {
-        Some(
-            RecoveryError::Newer { .. }
-            | RecoveryError::NewerFeatures { .. }
-            | RecoveryError::UnknownRecord { .. },
-        ) => Some(ExitClass::NewerFormat),
-        Some(_) => Some(ExitClass::Disk),
-        None => error.downcast_ref::<DirError>().map(DirError::exit_class),
-    }
+    let of_log = error.downcast_ref().map(RecoveryError::exit_class);
+    of_log.or_else(|| error.downcast_ref().map(DirError::exit_class))
 }
 
 #[cfg(test)]

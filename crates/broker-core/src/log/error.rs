@@ -5,6 +5,7 @@ use std::io;
 use broker_proto::StoreId;
 
 use super::position::LogPosition;
+use crate::dir::ExitClass;
 
 /// Why a log cannot be opened. Nothing has been changed or deleted when one of these is returned.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,11 @@ pub enum RecoveryError {
         /// The batch that holds it.
         at: LogPosition,
     },
+    /// The log says that it was led by the last leader that there can be; no store gets there by being used.
+    #[error(
+        "the log says that its term is the highest there is; a segment or the store's terms were not written by this program, nothing was changed"
+    )]
+    TermsUsedUp,
     /// The disk.
     #[error("cannot read {file}")]
     Io {
@@ -89,4 +95,22 @@ pub enum RecoveryError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+impl RecoveryError {
+    /// How a daemon that meets it ends.
+    #[must_use]
+    pub const fn exit_class(&self) -> ExitClass {
+        match self {
+            Self::Newer { .. } | Self::NewerFeatures { .. } | Self::UnknownRecord { .. } => {
+                ExitClass::NewerFormat
+            }
+            Self::Foreign { .. }
+            | Self::Unreadable { .. }
+            | Self::Overlap { .. }
+            | Self::TermsUsedUp
+            | Self::Io { .. }
+            | Self::Write { .. } => ExitClass::Disk,
+        }
+    }
 }

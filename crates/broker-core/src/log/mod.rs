@@ -1,7 +1,7 @@
 //! The durable queue: one log for all rooms, on a directory of segment files.
 
 pub mod batch;
-mod builder;
+pub(crate) mod builder;
 mod bytes;
 pub(crate) mod check;
 pub mod damage;
@@ -12,7 +12,7 @@ pub mod position;
 pub(crate) mod reader;
 pub(crate) mod recovery;
 mod replay;
-mod scan;
+pub(crate) mod scan;
 pub mod segment;
 mod segments;
 mod spare;
@@ -20,7 +20,7 @@ pub(crate) mod state_record;
 pub mod storage;
 pub(crate) mod tail;
 mod unclaimed;
-mod window;
+pub(crate) mod window;
 mod writer;
 
 pub use error::RecoveryError;

@@ -257,7 +257,10 @@ impl<F: StorageFile> Scanner<F> {
         if position < from || position.plus(length) != end {
             return Ok(None);
         }
-        let count: u32 = table.runs().map(|run| run.count).sum();
+        let count: u64 = table.runs().map(|run| u64::from(run.count)).sum();
+        let Ok(count) = u32::try_from(count) else {
+            return Ok(None);
+        };
         let data: u64 =
             HEAD_BYTES as u64 + table.runs().map(|run| u64::from(run.bytes)).sum::<u64>();
         let Ok(table_at) = u32::try_from(round_up(data, BATCH_ALIGN)) else {

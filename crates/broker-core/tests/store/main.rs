@@ -8,6 +8,7 @@
 mod basics;
 mod conformance;
 mod damage;
+mod fuzzing;
 mod golden;
 mod model;
 mod ops;

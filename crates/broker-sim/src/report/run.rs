@@ -1,6 +1,6 @@
 //! Runs the tests, module by module.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -63,9 +63,10 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> io::Result<Repo
     }
     progress("building the tests");
     let simulation = build(target)?;
-    for module in modules(&simulation)? {
+    for (module, tests) in modules(&simulation)? {
         if wants(&module) {
-            let ran = run_module(&simulation, &module, options)?;
+            let mut ran = run_tests(&simulation, SIMULATION.package, &tests, options)?;
+            ran.name = module;
             tell(&ran, progress);
             report.ran.push(ran);
         }
@@ -73,7 +74,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> io::Result<Repo
     if wants(SCHEDULES.name) {
         progress("building the tests of schedules");
         let executable = build(SCHEDULES)?;
-        let mut ran = run_tests(&executable, SCHEDULES.package, "", options)?;
+        let mut ran = run_tests(&executable, SCHEDULES.package, &[], options)?;
         SCHEDULES.name.clone_into(&mut ran.name);
         tell(&ran, progress);
         report.ran.push(ran);
@@ -99,39 +100,36 @@ fn tell(ran: &Ran, progress: &mut dyn FnMut(&str)) {
     progress(&format!("{:28} {seconds:8.1} s  {verdict}", ran.name));
 }
 
-/// The modules in which the tests of an executable lie.
-fn modules(executable: &Path) -> io::Result<BTreeSet<String>> {
+/// The tests of an executable, by the modules in which they lie.
+fn modules(executable: &Path) -> io::Result<BTreeMap<String, Vec<String>>> {
     let listed = Command::new(executable).arg("--list").output()?;
     let text = String::from_utf8_lossy(&listed.stdout);
-    let modules: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test")?.split_once("::"))
-        .map(|(module, _)| module.to_owned())
-        .collect();
+    let mut modules: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for test in text.lines().filter_map(|line| line.strip_suffix(": test")) {
+        if let Some((module, _)) = test.split_once("::") {
+            let tests = modules.entry(module.to_owned()).or_default();
+            tests.push(test.to_owned());
+        }
+    }
     if modules.is_empty() {
         return Err(other(format!("{} has no tests", executable.display())));
     }
     Ok(modules)
 }
 
-fn run_module(executable: &Path, module: &str, options: &Options) -> io::Result<Ran> {
-    let mut ran = run_tests(
-        executable,
-        SIMULATION.package,
-        &format!("{module}::"),
-        options,
-    )?;
-    module.clone_into(&mut ran.name);
-    Ok(ran)
-}
-
-/// Runs the tests whose names contain `filter`.
-fn run_tests(executable: &Path, package: &str, filter: &str, options: &Options) -> io::Result<Ran> {
+/// Runs exactly these tests, or all of them.
+fn run_tests(
+    executable: &Path,
+    package: &str,
+    tests: &[String],
+    options: &Options,
+) -> io::Result<Ran> {
     let mut command = Command::new(executable);
     // Cargo starts them there, too.
     command.current_dir(Path::new("crates").join(package));
     command
-        .args(["--nocapture", filter])
+        .args(["--nocapture", "--exact"])
+        .args(tests)
         .env("BROKER_SEED", options.seed.to_string())
         .env("BROKER_DEPTH", options.depth.to_string());
     let depth = u32::try_from(options.depth).unwrap_or(u32::MAX);
@@ -246,7 +244,7 @@ fn fuzz(target: &str, options: &Options) -> io::Result<Ran> {
         "--".to_owned(),
         format!("-max_total_time={}", options.fuzz_seconds),
         format!("-seed={}", options.seed),
-        "-dict=fuzz/dict".to_owned(),
+        format!("-dict={}", dictionary(target)),
     ]);
     let patience = PATIENCE + Duration::from_secs(options.fuzz_seconds);
     let name = std::mem::take(&mut ran.name);
@@ -259,6 +257,14 @@ fn fuzz(target: &str, options: &Options) -> io::Result<Ran> {
     })?;
     ran.name = name;
     Ok(ran)
+}
+
+/// The words that inputs are made of.
+fn dictionary(target: &str) -> &'static str {
+    match target {
+        "scan" | "recovery" => "fuzz/dict-log",
+        _ => "fuzz/dict",
+    }
 }
 
 /// How many inputs were tried, from `Done 123 runs in 10 second(s)`.

@@ -5,17 +5,24 @@
 )]
 
 mod big_log;
+mod bitrot;
 mod crash_matrix;
 mod exhaustive_small;
 mod fleets;
+mod forge;
 mod fsync_lies;
+mod full_disk;
+mod golden;
 mod histories;
 mod kill9_takeover;
 mod net_sim;
+mod powercut;
 mod recovery_crashes;
 mod regressions;
 mod rot;
 mod stampede;
+mod syscall_kill_points;
 mod takeover_steps;
+mod truth_table;
 
 use broker_sim::campaign::setting;

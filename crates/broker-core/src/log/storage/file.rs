@@ -132,8 +132,17 @@ impl Storage for FileStorage {
         Ok(rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the log opens its directory and files here and nowhere else"
+    )]
     fn sync_dir(&self) -> io::Result<()> {
-        self.dir.sync_all()
+        self.dir.sync_all()?;
+        // XFS that has just shut itself down, after an error of its disk, may say that a directory is safe although it never will
+        // be. It opens nothing any more then, and so what can be opened after the sync was safe before.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::io::retry_on_intr(|| rustix::fs::openat(&self.dir, ".", flags, Mode::empty()))?;
+        Ok(())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -647,14 +647,8 @@ pub(super) fn dir_error(error: DirError) -> Error {
 pub(super) fn exit_class(error: &Error) -> Option<ExitClass> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        match error.downcast_ref::<RecoveryError>() {
-            Some(
-                RecoveryError::Newer { .. }
-                | RecoveryError::NewerFeatures { .. }
-                | RecoveryError::UnknownRecord { .. },
-            ) => return Some(ExitClass::NewerFormat),
-            Some(_) => return Some(ExitClass::Disk),
-            None => {}
+        if let Some(error) = error.downcast_ref::<RecoveryError>() {
+            return Some(error.exit_class());
         }
         if let Some(error) = error.downcast_ref::<DirError>() {
             return Some(error.exit_class());

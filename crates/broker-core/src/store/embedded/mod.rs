@@ -85,7 +85,9 @@ impl<S: Storage> EmbeddedStore<S> {
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
         let found = recover(&*storage, config.log, progress)?;
         let last = found.last_term.max(config.term_floor);
-        let term = last + u64::from(!planted(Bug::TermNotRaised));
+        let term = last
+            .checked_add(u64::from(!planted(Bug::TermNotRaised)))
+            .ok_or(RecoveryError::TermsUsedUp)?;
         let mut seed = [0; 16];
         config.random.fill(&mut seed);
         let mut markers = MarkerSource::new(seed);
@@ -364,7 +366,7 @@ fn make_tail_safe<S: Storage>(
     if found.torn_bytes > 0
         && let Some((header, _)) = found.segments.last()
     {
-        tracing::info!(bytes = found.torn_bytes, position = %torn_at, "a write was cut short; nothing of it had been acknowledged");
+        tracing::info!(bytes = found.torn_bytes, position = %torn_at, "the last write is not whole and was set aside: it was cut short before it was acknowledged, unless the disk has damaged it since");
         if let Err(error) = set_aside(storage, header, torn_at) {
             tracing::warn!(%error, "cannot set the torn bytes aside");
         }

@@ -1,0 +1,87 @@
+//! The functions of the fuzz targets, with inputs that chance makes.
+
+use std::sync::Arc;
+
+use broker_core::fuzzing;
+use broker_core::log::RecoveryError;
+use broker_core::log::segment::HEADER_BYTES;
+use broker_core::log::storage::{MemoryStorage, Storage, StorageFile};
+use broker_core::store::{EmbeddedConfig, EmbeddedStore};
+use broker_proto::StoreId;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::talk::Talker;
+
+/// The first batches of the example in `docs/log-format.md`.
+const EXAMPLE: &[u8] = include_bytes!("../../../../fuzz/seeds/scan/example");
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_bytes_are_a_segment(data in vec(any::<u8>(), 0..2000)) {
+        fuzzing::scan(&data);
+    }
+
+    #[test]
+    fn a_segment_with_changes_here_and_there(
+        copies in 1..4_usize,
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut data = EXAMPLE.repeat(copies);
+        for (at, byte) in changes {
+            let at = at.index(data.len());
+            data[at] = byte;
+        }
+        data.truncate(cut.index(data.len()) + 1);
+        fuzzing::scan(&data);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn a_harmed_store_opens_or_says_why_not(data in vec(any::<u8>(), 0..200)) {
+        fuzzing::recovery(&data);
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets() {
+    fuzzing::scan(EXAMPLE);
+    fuzzing::recovery(include_bytes!("../../../../fuzz/seeds/recovery/story"));
+}
+
+/// Found by the fuzz target `scan`: the counts of a table with a right checksum overflowed when they were added up.
+#[test]
+fn counts_beyond_all_are_no_table() {
+    fuzzing::scan(include_bytes!(
+        "../../../../fuzz/seeds/scan/counts-beyond-all"
+    ));
+}
+
+/// Found by `a_harmed_store_opens_or_says_why_not`: the sum overflowed.
+#[test]
+fn a_leader_after_the_last_term_is_refused() {
+    let disk = MemoryStorage::new();
+    let open = || {
+        let config = EmbeddedConfig::new(StoreId::new([1; 16]));
+        EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {})
+    };
+    let (store, mut engine) = open().unwrap();
+    let mut ann = Talker::new("ann", 1);
+    ann.send(&*store, "lobby", &[b"hello"]);
+    engine.step();
+    engine.close();
+    let file = disk.open("0000000000000001-0000.seg").unwrap();
+    let mut header = [0; HEADER_BYTES];
+    file.read_at(0, &mut header).unwrap();
+    header[80..88].fill(0xff);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &header[12..]);
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+    file.write_at(0, &header).unwrap();
+    assert!(matches!(open(), Err(RecoveryError::TermsUsedUp)));
+}
