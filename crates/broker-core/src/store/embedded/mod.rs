@@ -88,29 +88,8 @@ impl<S: Storage> EmbeddedStore<S> {
         let term = last
             .checked_add(u64::from(!planted(Bug::TermNotRaised)))
             .ok_or(RecoveryError::TermsUsedUp)?;
-        let mut seed = [0; 16];
-        config.random.fill(&mut seed);
-        let mut markers = MarkerSource::new(seed);
-        let start = Start {
-            store: config.log,
-            term,
-            feature_level: FEATURE_LEVEL,
-            end: end_of(&found),
-            checkpoint: found.checkpoint,
-            last_segment: found.last_segment,
-            segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
-            resume: resume_in_place(&found),
-        };
-        let in_place = start.resume.is_some();
-        let writer = LogWriter::start(
-            Arc::clone(&storage),
-            start,
-            Box::new(move || markers.next()),
-        );
-        let mut writer = writer.map_err(|source| RecoveryError::Io {
-            file: "the active segment".to_owned(),
-            source,
-        })?;
+        let in_place = resume_in_place(&found).is_some();
+        let mut writer = start_writer(&storage, &mut config, &found, term)?;
         let segments = Segments::new(
             Arc::clone(&storage),
             found.segments.clone(),
@@ -298,6 +277,33 @@ impl MarkerSource {
         // Never 0: zeros are what fresh space reads as.
         (z ^ (z >> 31)).max(1)
     }
+}
+
+/// A writer that goes on where the log ends.
+fn start_writer<S: Storage>(
+    storage: &Arc<S>,
+    config: &mut EmbeddedConfig,
+    found: &Recovered,
+    term: u64,
+) -> Result<LogWriter<S>, RecoveryError> {
+    let mut seed = [0; 16];
+    config.random.fill(&mut seed);
+    let mut markers = MarkerSource::new(seed);
+    let start = Start {
+        store: config.log,
+        term,
+        feature_level: FEATURE_LEVEL,
+        end: end_of(found),
+        checkpoint: found.checkpoint,
+        last_segment: found.last_segment,
+        segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
+        resume: resume_in_place(found),
+    };
+    let markers = Box::new(move || markers.next());
+    LogWriter::start(Arc::clone(storage), start, markers).map_err(|source| RecoveryError::Io {
+        file: "the active segment".to_owned(),
+        source,
+    })
 }
 
 /// After a mark, writing goes on where it stands.
