@@ -405,13 +405,16 @@ fn make_tail_safe<S: Storage>(
 impl<S: Storage> Store for EmbeddedStore<S> {
     fn info(&self) -> StoreInfo {
         let shared = &self.shared;
+        // One lock after the other: a guard within the expression below would be held to its end.
+        let damage = shared.damage();
+        let rooms = read(&shared.rooms).len() as u64;
         StoreInfo {
             store: self.store,
             term: self.term,
             feature_level: FEATURE_LEVEL,
             payload_bytes_max: self.payload_bytes_max,
             producer_window_secs: self.producer_window_secs,
-            rooms: read(&shared.rooms).len() as u64,
+            rooms,
             log_bytes: shared.durable().get(),
             segments: shared.segments.len() as u64,
             direct_io: self.is_direct(),
@@ -419,7 +422,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             read_only: shared.read_only(),
             batches: shared.batches.load(Ordering::Relaxed),
             messages: shared.messages.load(Ordering::Relaxed),
-            damage: shared.damage(),
+            damage,
             scrub: shared.scrub.info(),
         }
     }
