@@ -16,7 +16,7 @@ use crate::report::{Ran, build, hear};
 /// Bugs tried at the same time.
 const AT_ONCE: usize = 2;
 /// Nothing takes longer than this; more is a hang, which catches nothing.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -155,6 +155,8 @@ fn try_one(
     command.current_dir(Path::new("crates").join(test.build.target().package));
     command
         .args(["--exact", "--nocapture", test.name])
+        // What is shown of a failure is to be its words.
+        .env("RUST_BACKTRACE", "0")
         .env("BROKER_PLANTED_BUG", bug)
         .env("BROKER_SEED", options.seed.to_string())
         .env("BROKER_DEPTH", "1")

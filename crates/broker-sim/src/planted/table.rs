@@ -67,10 +67,11 @@ impl Test {
 }
 
 static MATRIX: Test = Test {
-    settings: &[("BROKER_SIM_STATES", "60000")],
+    settings: &[("BROKER_SIM_STATES", "40000")],
     ..Test::simulation("crash_matrix::sim_crash_matrix")
 };
 static DAMAGE: Test = Test::simulation("rot::damage_is_told_and_never_served");
+static LIES: Test = Test::simulation("fsync_lies::fsync_lies");
 static NETWORK: Test = Test {
     settings: &[("BROKER_NET_SEEDS", "60")],
     ..Test::simulation("net_sim::net_sim")
@@ -94,6 +95,11 @@ static RESENDS: Test =
 static SHORT_WRITES: Test = Test {
     build: Build::Units,
     name: "log::storage::file::tests::short_writes_continue",
+    settings: &[],
+};
+static LOCK: Test = Test {
+    build: Build::Units,
+    name: "dir::tests::only_one_holds_the_lock_and_the_other_learns_who",
     settings: &[],
 };
 static COMMITS: Test = Test::schedules("cases::group_commit");
@@ -141,12 +147,7 @@ pub(super) static BUGS: [Planted; 34] = [
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
     bug("sync_of_another_file", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
-    bug(
-        "sync_again_after_error",
-        "P4",
-        &MATRIX,
-        &[LOST, FALSE_ALARM],
-    ),
+    bug("sync_again_after_error", "P4", &LIES, &[LOST, FALSE_ALARM]),
     bug(
         "short_write_ignored",
         "P1",
@@ -212,12 +213,7 @@ pub(super) static BUGS: [Planted; 34] = [
         &[TAKEN_BACK],
     ),
     bug("estate_kept", "P7", &HANDOVERS, &[TAKEN_BACK]),
-    bug(
-        "port_as_arbiter",
-        "P7",
-        &HANDOVERS,
-        &[TAKEN_BACK, "TwoLeaders"],
-    ),
+    bug("port_as_arbiter", "P7", &LOCK, &["on an `Ok` value: Lock"]),
     bug(
         "resend_under_new_number",
         "P9",
