@@ -147,7 +147,12 @@ pub(super) static BUGS: [Planted; 34] = [
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
     bug("sync_of_another_file", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
-    bug("sync_again_after_error", "P4", &LIES, &[LOST, FALSE_ALARM]),
+    bug(
+        "sync_again_after_error",
+        "P4",
+        &LIES,
+        &[LOST, FALSE_ALARM, UNOPENED],
+    ),
     bug(
         "short_write_ignored",
         "P1",
