@@ -6,7 +6,7 @@
 /// A bug that a test has to catch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Acknowledges without a sync.
+    /// Acknowledges without a sync what does not begin a segment.
     AckBeforeSync,
     /// Never syncs the directory after a new segment.
     NoDirectorySync,
@@ -24,6 +24,44 @@ pub(crate) enum Bug {
     ProducersForgotten,
     /// Loads files whose names only begin like a segment's.
     TemporaryFileLoaded,
+    /// Gives a new segment its name before its first batch is synced.
+    NoSyncAtRoll,
+    /// Goes on behind the torn bytes of a write that was cut short, in the same segment.
+    AppendBehindTornTail,
+    /// Passes over a batch by the length in its head although the head's checksum is wrong.
+    LengthBeforeChecksum,
+    /// Leaves the length out of the checksum of a batch's head.
+    LengthNotInChecksum,
+    /// Shows a batch to readers, and syncs it then.
+    DeliveredBeforeDurable,
+    /// Gives seqs again that may have been given in a part of the log that is lost.
+    SeqReusedAfterLoss,
+    /// Deletes a segment whose header cannot be read, and goes on without it.
+    UnreadableDeleted,
+    /// Takes a checkpoint for complete although the disk had no space for a piece of it.
+    NoSpaceIgnoredOnCheckpoint,
+    /// Believes a footer as far as it goes, as if the disk had had space for all of it.
+    NoSpaceIgnoredOnIndex,
+    /// Takes a write for done of which the system took only a part.
+    ShortWriteIgnored,
+    /// Goes on behind damage with whatever looks like the head of a batch, under any marker.
+    ResyncUnchecked,
+    /// Looks whether there is work, and goes to sleep a moment later.
+    WakeupLost,
+    /// Syncs the spare in place of the file that was written.
+    SyncOfAnotherFile,
+    /// Takes over what can be read of a checkpoint of which a piece is missing.
+    CheckpointBelievedInPart,
+    /// Takes the mark of a segment that was begun to cut off another one for one that proves the end.
+    CutMarkIgnored,
+    /// Takes a batch to lie where it is found, wherever it says that it belongs.
+    PositionUnchecked,
+    /// Serves records from the disk without a look at their checksums.
+    ServedUnchecked,
+    /// Stores what is sent again without comparing it with the messages in doubt.
+    ResendRuleOff,
+    /// Writes a mark whose sync failed into a new segment as it was.
+    SecondMarkVouches,
     /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
@@ -58,6 +96,31 @@ impl Bug {
         (Self::TermNotRaised, "term_not_raised"),
         (Self::ProducersForgotten, "producers_forgotten"),
         (Self::TemporaryFileLoaded, "temporary_file_loaded"),
+        (Self::NoSyncAtRoll, "no_sync_at_roll"),
+        (Self::AppendBehindTornTail, "append_behind_torn_tail"),
+        (Self::LengthBeforeChecksum, "length_before_checksum"),
+        (Self::LengthNotInChecksum, "length_not_in_checksum"),
+        (Self::DeliveredBeforeDurable, "delivered_before_durable"),
+        (Self::SeqReusedAfterLoss, "seq_reused_after_loss"),
+        (Self::UnreadableDeleted, "unreadable_deleted"),
+        (
+            Self::NoSpaceIgnoredOnCheckpoint,
+            "no_space_ignored_on_checkpoint",
+        ),
+        (Self::NoSpaceIgnoredOnIndex, "no_space_ignored_on_index"),
+        (Self::ShortWriteIgnored, "short_write_ignored"),
+        (Self::ResyncUnchecked, "resync_unchecked"),
+        (Self::WakeupLost, "wakeup_lost"),
+        (Self::SyncOfAnotherFile, "sync_of_another_file"),
+        (
+            Self::CheckpointBelievedInPart,
+            "checkpoint_believed_in_part",
+        ),
+        (Self::CutMarkIgnored, "cut_mark_ignored"),
+        (Self::PositionUnchecked, "position_unchecked"),
+        (Self::ServedUnchecked, "served_unchecked"),
+        (Self::ResendRuleOff, "resend_rule_off"),
+        (Self::SecondMarkVouches, "second_mark_vouches"),
         #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,

@@ -36,6 +36,7 @@ pub mod history;
 pub mod kernel;
 pub mod net_sim;
 pub mod oracle;
+pub mod planted;
 pub mod recovery_crashes;
 pub mod report;
 pub mod rig;

@@ -22,6 +22,7 @@ use broker_proto::{RoomId, Seq};
 
 use super::bytes::{Fields, crc32c, put, round_up};
 use super::position::{LogPosition, Marker};
+use crate::planted::{Bug, planted};
 
 /// Bytes of a batch's head.
 pub const HEAD_BYTES: usize = 72;
@@ -127,6 +128,13 @@ impl BatchHead {
     #[must_use]
     pub fn parse(bytes: &[u8], marker: Marker, at: LogPosition) -> Option<Self> {
         let head = Self::parse_any(bytes, marker)?;
+        if planted(Bug::PositionUnchecked) {
+            return Some(Self {
+                position: at,
+                durable_upto: head.durable_upto.min(at),
+                ..head
+            });
+        }
         (head.position == at).then_some(head)
     }
 
@@ -181,7 +189,12 @@ impl BatchHead {
 
 fn head_crc(head: &[u8]) -> u32 {
     let marker = head.get(..8).unwrap_or_default();
-    let rest = head.get(12..HEAD_BYTES).unwrap_or_default();
+    let from = if planted(Bug::LengthNotInChecksum) {
+        16
+    } else {
+        12
+    };
+    let rest = head.get(from..HEAD_BYTES).unwrap_or_default();
     crc32c(&[marker, rest])
 }
 

@@ -18,6 +18,7 @@ use super::bytes::{Fields, crc32c, put};
 use super::position::LogPosition;
 use super::segment::SegmentName;
 use super::state_record::{RawRecord, RoomRecord, kind};
+use crate::planted::{Bug, planted};
 
 /// Bytes of log between two entries of one room.
 pub(crate) const ENTRY_SPACING: u64 = 32 << 10;
@@ -195,12 +196,16 @@ impl SegmentIndex {
             && fields.u32(12) == VERSION
             && fields.u64(16) == name.id.0
             && fields.u32(24) == name.generation
-            && fields.u32(8) == footer_crc(head, bytes.get(HEAD_BYTES..)?, &[]);
+            && (fields.u32(8) == footer_crc(head, bytes.get(HEAD_BYTES..)?, &[])
+                || planted(Bug::NoSpaceIgnoredOnIndex));
         if !ours {
             return None;
         }
         let count = fields.u32(28) as usize;
-        let rows_end = HEAD_BYTES.checked_add(count.checked_mul(ROOM_BYTES)?)?;
+        let mut rows_end = HEAD_BYTES.checked_add(count.checked_mul(ROOM_BYTES)?)?;
+        if planted(Bug::NoSpaceIgnoredOnIndex) {
+            rows_end = rows_end.min(bytes.len());
+        }
         let mut entries = bytes.get(rows_end..)?.chunks_exact(ENTRY_BYTES).map(|row| {
             let fields = Fields(row);
             Entry {

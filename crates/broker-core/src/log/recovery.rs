@@ -182,7 +182,12 @@ fn find_segments<S: Storage>(
             let _ = storage.delete(&file);
         }
         if let Some(name) = parse_name(&file) {
-            headers.push(read_header(storage, &file, name)?);
+            match read_header(storage, &file, name) {
+                Err(RecoveryError::Unreadable { .. }) if planted(Bug::UnreadableDeleted) => {
+                    io_of(&file, storage.delete(&file))?;
+                }
+                header => headers.push(header?),
+            }
         }
     }
     headers.sort_by_key(|header| header.name);
@@ -406,7 +411,7 @@ fn apply_checkpoint<S: Storage>(
             )?;
         }
     }
-    let is_whole = recovered.state.checkpoint_is_whole;
+    let is_whole = recovered.state.checkpoint_is_whole || planted(Bug::CheckpointBelievedInPart);
     if !is_whole {
         tracing::warn!(%begin, "the last checkpoint is damaged; the whole log is replayed");
         recovered.state = Replay::default();
@@ -463,7 +468,7 @@ fn read_tail<F: StorageFile>(window: &mut Window<F>, recovered: &mut Recovered) 
             // disk yet, though the page cache shows it: whoever went on in it could lose it all.
             recovered.clean = recovered.tail.is_empty()
                 && head.durable_upto == at
-                && head.kind != BatchKind::CutMark;
+                && (head.kind != BatchKind::CutMark || planted(Bug::CutMarkIgnored));
             return Ok(());
         }
         apply_tail_batch(window, &head, recovered)?;

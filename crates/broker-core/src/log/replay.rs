@@ -21,6 +21,7 @@ use super::state_record::{
 use super::storage::StorageFile;
 use super::unclaimed::unclaimed;
 use super::window::Window;
+use crate::planted::{Bug, planted};
 use crate::store::{
     CursorKey, Cursors, Doubtful, InDoubt, Parent, ProducerKey, Producers, RoomSlot, RoomTable, Run,
 };
@@ -373,6 +374,9 @@ impl Replay {
     /// Sends every room on to higher seqs that has nothing behind `upto`: whatever was lost there
     /// may have been its newest messages, and no seq is ever given twice.
     pub(crate) fn raise(&mut self, upto: LogPosition) {
+        if planted(Bug::SeqReusedAfterLoss) {
+            return;
+        }
         for slot in self.rooms.slots_mut() {
             if slot.last_at < upto.get() {
                 slot.head = Seq::new(slot.head.get() + DOUBT_SEQS);

@@ -15,11 +15,12 @@ use super::batch::{
     BATCH_ALIGN, BATCH_BYTES_MAX, BatchHead, BatchKind, BatchRun, HEAD_BYTES, TRAILER_BYTES, Table,
     table_fits,
 };
-use super::bytes::round_up;
-use super::position::LogPosition;
+use super::bytes::{Fields, round_up};
+use super::position::{LogPosition, Marker};
 use super::state_record::RawRecord;
 use super::storage::StorageFile;
 use super::window::Window;
+use crate::planted::{Bug, planted};
 
 /// A batch that was found.
 #[derive(Debug, Clone)]
@@ -304,6 +305,17 @@ pub(crate) fn head_at<F: StorageFile>(
         .and_then(|bytes| BatchHead::parse(&bytes, marker, at)))
 }
 
+/// What looks like the head of a batch, under any marker; for the bug that believes in it.
+fn any_head<F: StorageFile>(
+    window: &mut Window<F>,
+    at: LogPosition,
+) -> io::Result<Option<BatchHead>> {
+    Ok(window.bytes(at, HEAD_BYTES)?.and_then(|bytes| {
+        let marker = Marker(Fields(&bytes).u64(0));
+        BatchHead::parse(&bytes, marker, at)
+    }))
+}
+
 /// The first head behind `from`, looked for by its marker: no further than one batch can reach.
 ///
 /// # Errors
@@ -318,16 +330,27 @@ pub(crate) fn next_head<F: StorageFile>(
     let needle = marker.0.to_le_bytes();
     let last = limit.min(from.plus(BATCH_BYTES_MAX as u64));
     let mut at = from.plus(BATCH_ALIGN);
+    if planted(Bug::LengthBeforeChecksum)
+        && let Some(bytes) = window.bytes(from, HEAD_BYTES)?
+        && bytes.starts_with(&needle)
+    {
+        at = from.plus(round_up(u64::from(Fields(&bytes).u32(12)), BATCH_ALIGN));
+    }
     while at < last {
         let piece = window.up_to(at, PIECE)?;
         if piece.len() < HEAD_BYTES {
             break;
         }
         for (n, word) in piece.chunks_exact(8).enumerate() {
+            let place = at.plus(n as u64 * BATCH_ALIGN);
             if word != needle {
+                if planted(Bug::ResyncUnchecked)
+                    && let Some(head) = any_head(window, place)?
+                {
+                    return Ok(Some(head));
+                }
                 continue;
             }
-            let place = at.plus(n as u64 * BATCH_ALIGN);
             if place < last
                 && let Some(head) = head_at(window, place)?
             {

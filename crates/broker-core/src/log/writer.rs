@@ -36,8 +36,6 @@ const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
 /// or this: filling it with zeros holds the writer up.
 const HURRIED_BYTES: u64 = 4 << 20;
-/// Space that is kept back for marks, checkpoints and trims when the disk is full.
-const RESERVE_BYTES: u64 = 256 << 10;
 /// A leader that has written so much, or a 64th of the segment, is one that writes.
 const SPARE_AFTER_BYTES: u64 = 256 << 10;
 /// The buffer is given back when an unusually large batch has made it larger than this.
@@ -271,12 +269,12 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
-    /// Whether a batch of at most this many bytes can be written without eating into the reserve.
+    /// Whether a batch of at most this many bytes can be written so that `reserve` bytes are left.
     ///
     /// # Errors
     /// When the disk is full: nothing has been written.
-    pub(crate) fn check_space(&mut self, bytes: u64) -> io::Result<()> {
-        if !self.starved || self.remaining() >= bytes + RESERVE_BYTES {
+    pub(crate) fn check_space(&mut self, bytes: u64, reserve: u64) -> io::Result<()> {
+        if !self.starved || self.remaining() >= bytes.saturating_add(reserve) {
             return Ok(());
         }
         // Starved a moment ago; space may have come back.
@@ -440,7 +438,17 @@ impl<S: Storage> LogWriter<S> {
         };
         let offset = active.header.offset_of(head.position) - start as u64;
         pad(&mut self.buf);
-        match write_and_sync(&active.file, offset, self.buf.as_slice()) {
+        let written = if planted(Bug::AckBeforeSync) || planted(Bug::DeliveredBeforeDurable) {
+            active.file.write_at(offset, self.buf.as_slice())
+        } else if planted(Bug::SyncOfAnotherFile)
+            && let Some(spare) = &self.spare
+        {
+            let written = active.file.write_at(offset, self.buf.as_slice());
+            written.and_then(|()| spare.file.sync())
+        } else {
+            write_and_sync(&active.file, offset, self.buf.as_slice())
+        };
+        match written {
             Ok(()) => {
                 let records = self.copy_messages(&head, start);
                 self.advance(head, offset);
@@ -471,7 +479,8 @@ impl<S: Storage> LogWriter<S> {
         let full = is_no_space(&error);
         // Nothing of a refused batch may come back, so a mark takes its place. A mark gives way to one that says less: nobody may
         // go on in the new segment before its name is safe.
-        let (batch, head) = if full || head.kind.is_mark() {
+        let says_less = head.kind.is_mark() && !planted(Bug::SecondMarkVouches);
+        let (batch, head) = if full || says_less {
             let mut buf = AlignedBuf::new();
             let mut builder = BatchBuilder::default();
             builder.begin(&mut buf);
@@ -576,7 +585,11 @@ impl<S: Storage> LogWriter<S> {
     ) -> Result<(), InstallFault> {
         // Whatever happens, the name is not used a second time.
         self.last_segment = header.name.id;
-        let written = write_and_sync(&spare.file, 0, self.buf.as_slice());
+        let written = if planted(Bug::NoSyncAtRoll) {
+            spare.file.write_at(0, self.buf.as_slice())
+        } else {
+            write_and_sync(&spare.file, 0, self.buf.as_slice())
+        };
         let named = written.is_ok();
         let result = written.and_then(|()| {
             self.storage.rename(&spare.name, &header.name.file())?;
@@ -678,6 +691,13 @@ impl<S: Storage> LogWriter<S> {
         self.commit(&mut builder, kind, false).map(|_| ())
     }
 
+    /// Syncs the active segment, for the bug that shows a batch before that.
+    pub(crate) fn sync_too_late(&self) -> io::Result<()> {
+        self.active
+            .as_ref()
+            .map_or(Ok(()), |active| active.file.sync())
+    }
+
     /// Whether a mark is the last thing written.
     pub(crate) fn is_marked(&self) -> bool {
         self.marked || self.active.is_none()
@@ -712,9 +732,6 @@ impl<S: Storage> fmt::Debug for LogWriter<S> {
 
 fn write_and_sync<F: StorageFile>(file: &F, offset: u64, bytes: &[u8]) -> io::Result<()> {
     file.write_at(offset, bytes)?;
-    if planted(Bug::AckBeforeSync) {
-        return Ok(());
-    }
     let synced = file.sync();
     if synced.is_err() && planted(Bug::SyncAgainAfterError) {
         return file.sync();

@@ -8,15 +8,15 @@ use super::other;
 
 /// One test target of the workspace.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Its package.
-    pub(super) package: &'static str,
-    /// Its name.
-    pub(super) name: &'static str,
+    pub(crate) package: &'static str,
+    /// How cargo is told which of its targets: `--test` and a name, or `--lib`.
+    pub(crate) which: &'static [&'static str],
     /// What else cargo has to be told.
-    pub(super) args: &'static [&'static str],
+    pub(crate) args: &'static [&'static str],
     /// Flags of the compiler, for builds that are kept apart.
-    pub(super) rustflags: Option<&'static str>,
+    pub(crate) rustflags: Option<&'static str>,
 }
 
 /// Cargo, as it was started or as the path finds it.
@@ -28,11 +28,11 @@ pub(super) fn cargo() -> Command {
 ///
 /// # Errors
 /// When it cannot be built.
-pub(super) fn build(target: Target) -> io::Result<PathBuf> {
+pub(crate) fn build(target: Target) -> io::Result<PathBuf> {
     let mut command = cargo();
     command
         .args(["test", "--no-run", "--package", target.package])
-        .args(["--test", target.name])
+        .args(target.which)
         .args(target.args)
         .stdin(Stdio::null());
     if let Some(flags) = target.rustflags {
@@ -43,7 +43,8 @@ pub(super) fn build(target: Target) -> io::Result<PathBuf> {
     if !output.status.success() {
         return Err(other(format!(
             "{} of {} does not build:\n{said}",
-            target.name, target.package
+            target.which.join(" "),
+            target.package
         )));
     }
     let path = executable(&said);

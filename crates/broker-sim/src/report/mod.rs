@@ -13,7 +13,10 @@ use std::io;
 use std::time::Duration;
 
 use crate::campaign::{Broken, Harm, Tally};
+use crate::planted::Caught;
 
+pub(crate) use build::{Target, build};
+pub(crate) use run::hear;
 pub use run::{Options, run};
 
 /// One executable's worth of tests, or one module of it.
@@ -37,7 +40,7 @@ pub struct Ran {
 
 impl Ran {
     /// Takes one line of what a test printed.
-    fn hear(&mut self, line: &str) {
+    pub(crate) fn hear(&mut self, line: &str) {
         if let Some(harm) = Broken::parse(line) {
             *self.broken.entry(harm).or_default() += 1;
         } else if let Some(tally) = Tally::parse(line) {
@@ -64,17 +67,6 @@ fn passed(line: &str) -> Option<u64> {
     rest.split(' ').next()?.parse().ok()
 }
 
-/// A bug that was planted, and what became of it.
-#[derive(Debug, Clone)]
-pub struct Planted {
-    /// Its name.
-    pub bug: String,
-    /// The test that failed, if one did.
-    pub caught_by: Option<String>,
-    /// After how long.
-    pub after: Duration,
-}
-
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -83,7 +75,7 @@ pub struct Report {
     /// What was run.
     pub ran: Vec<Ran>,
     /// The bugs on purpose; none when they were not asked for.
-    pub planted: Vec<Planted>,
+    pub planted: Vec<Caught>,
     /// How long all of it took.
     pub took: Duration,
 }
@@ -93,7 +85,7 @@ impl Report {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.ran.iter().all(|ran| ran.failure.is_none())
-            && self.planted.iter().all(|bug| bug.caught_by.is_some())
+            && self.planted.iter().all(Caught::is_caught)
     }
 
     /// How often a promise of this kind did not hold.

@@ -68,16 +68,10 @@ impl Report {
         if self.planted.is_empty() {
             return writeln!(f, "  not asked for");
         }
-        let caught = self
-            .planted
-            .iter()
-            .filter(|bug| bug.caught_by.is_some())
-            .count();
+        let caught = self.planted.iter().filter(|bug| bug.is_caught()).count();
         writeln!(f, "  {caught} of {} caught", self.planted.len())?;
         for bug in &self.planted {
-            let by = bug.caught_by.as_deref().unwrap_or("NOBODY");
-            let seconds = bug.after.as_secs_f64();
-            writeln!(f, "  {:34} {seconds:6.1} s  {by}", bug.bug)?;
+            writeln!(f, "  {bug}")?;
         }
         Ok(())
     }
@@ -118,7 +112,7 @@ fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::campaign::Tally;
-    use crate::report::Planted;
+    use crate::planted::{Caught, Outcome};
     use std::time::Duration;
 
     #[test]
@@ -139,10 +133,12 @@ mod tests {
         ran.broken.insert(Harm::Phantom, 1);
         let report = Report {
             ran: vec![ran],
-            planted: vec![Planted {
-                bug: "trust_tail".to_owned(),
-                caught_by: None,
+            planted: vec![Caught {
+                bug: "trust_tail",
+                promise: "P4",
+                test: "sim_crash_matrix",
                 after: Duration::from_secs(2),
+                outcome: Outcome::Missed,
             }],
             ..Report::default()
         };

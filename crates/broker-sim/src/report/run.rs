@@ -31,7 +31,7 @@ pub struct Options {
 /// The tests with simulated disks, networks, and real processes.
 const SIMULATION: Target = Target {
     package: "broker-sim",
-    name: "it",
+    which: &["--test", "it"],
     args: &[],
     rustflags: None,
 };
@@ -39,7 +39,7 @@ const SIMULATION: Target = Target {
 /// The tests of schedules, which have threads of their own kind.
 const SCHEDULES: Target = Target {
     package: "broker-core",
-    name: "schedules",
+    which: &["--test", "schedules"],
     args: &["--no-default-features", "--target-dir", "target/schedules"],
     rustflags: Some("--cfg broker_schedules"),
 };
@@ -53,7 +53,7 @@ const LINES_SHOWN: usize = 40;
 ///
 /// # Errors
 /// When something cannot be built or started. A test that fails is no error but part of the report.
-pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> io::Result<Report> {
+pub fn run(options: &Options, progress: &mut (dyn FnMut(&str) + Send)) -> io::Result<Report> {
     let begun = Instant::now();
     let mut report = Report::default();
     let wants = |name: &str| options.only.is_empty() || options.only.iter().any(|o| o == name);
@@ -71,13 +71,20 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> io::Result<Repo
             report.ran.push(ran);
         }
     }
-    if wants(SCHEDULES.name) {
+    if wants("schedules") {
         progress("building the tests of schedules");
         let executable = build(SCHEDULES)?;
         let mut ran = run_tests(&executable, SCHEDULES.package, &[], options)?;
-        SCHEDULES.name.clone_into(&mut ran.name);
+        "schedules".clone_into(&mut ran.name);
         tell(&ran, progress);
         report.ran.push(ran);
+    }
+    if options.planted {
+        let bugs = crate::planted::Options {
+            seed: options.seed,
+            only: Vec::new(),
+        };
+        report.planted = crate::planted::run(&bugs, progress)?;
     }
     for target in fuzz_targets()? {
         if options.fuzz_seconds > 0 && (wants("fuzz") || wants(&target)) {
@@ -137,7 +144,7 @@ fn run_tests(
 }
 
 /// Runs a program to its end, or to the end of patience, and hears its lines.
-fn hear(
+pub(crate) fn hear(
     mut command: Command,
     patience: Duration,
     line: &mut dyn FnMut(&mut Ran, &str),

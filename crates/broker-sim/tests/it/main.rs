@@ -4,9 +4,11 @@
     reason = "a test tells its seed and how much it tried"
 )]
 
+mod beliefs;
 mod big_log;
 mod bitrot;
 mod crash_matrix;
+mod detectors_fire;
 mod exhaustive_small;
 mod fleets;
 mod forge;
@@ -19,6 +21,7 @@ mod net_sim;
 mod powercut;
 mod recovery_crashes;
 mod regressions;
+mod reserve;
 mod rot;
 mod stampede;
 mod syscall_kill_points;

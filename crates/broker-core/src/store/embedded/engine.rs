@@ -36,6 +36,7 @@ use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
 use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
+use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
 /// How long a publisher should wait before it tries again on a full disk.
@@ -47,6 +48,8 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 const PENDING_MAX: usize = 4096;
 /// Readers are taken to follow along while they have read within so much log.
 const FOLLOW_BYTES: u64 = 64 << 20;
+/// Space that publishes leave, at least, when the disk is full: for marks, checkpoints and trims.
+const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// Log that the next leader reads within a millisecond or two.
 const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
@@ -168,17 +171,30 @@ impl<S: Storage> Engine<S> {
         let now = self.clock.now();
         let took = self.take_requests(now);
         self.begin_checkpoint_if_due();
-        let must_write = self
-            .admitted
-            .iter()
-            .any(|admitted| admitted.decision.placed.is_some())
-            || self.cursor_moves.iter().any(|moved| moved.key.is_some())
-            || self.checkpoint.is_some();
+        let must_write = self.is_asked_to_write() || self.checkpoint.is_some();
         if must_write {
             self.write_batch(now);
         }
         self.tell();
         took || must_write
+    }
+
+    /// Whether somebody waits for something to be stored.
+    fn is_asked_to_write(&self) -> bool {
+        self.admitted
+            .iter()
+            .any(|admitted| admitted.decision.placed.is_some())
+            || self.cursor_moves.iter().any(|moved| moved.key.is_some())
+    }
+
+    /// What a batch has to leave of the prepared space when the disk is full: enough for two
+    /// checkpoints, which may use it.
+    fn reserve(&self) -> u64 {
+        if !self.is_asked_to_write() {
+            return 0;
+        }
+        let (checkpoint_bytes, _) = self.last_checkpoint;
+        RESERVE_BYTES_MIN.max(checkpoint_bytes.saturating_mul(2))
     }
 
     /// Takes requests up to the size of a batch.
@@ -310,7 +326,8 @@ impl<S: Storage> Engine<S> {
     /// Builds the batch, writes it, and commits or rolls back.
     fn write_batch(&mut self, now: Micros) {
         let bytes = self.bytes_needed();
-        let begun = self.writer.check_space(bytes).and_then(|()| {
+        let reserve = self.reserve();
+        let begun = self.writer.check_space(bytes, reserve).and_then(|()| {
             let first = self.writer.begin(bytes, now.get());
             // Nothing was written yet, so a new segment that could not be made is worth a second
             // try before the store stops writing for good.
@@ -337,7 +354,14 @@ impl<S: Storage> Engine<S> {
             .writer
             .commit(&mut self.builder, BatchKind::Records, keep_tail)
         {
-            Ok(written) => self.commit(written, piece.as_ref()),
+            Ok(written) => {
+                self.commit(written, piece.as_ref());
+                if planted(Bug::DeliveredBeforeDurable)
+                    && let Err(error) = self.writer.sync_too_late()
+                {
+                    self.give_up(&WriteFault::Failed(error));
+                }
+            }
             Err(fault) => self.give_up(&fault),
         }
     }

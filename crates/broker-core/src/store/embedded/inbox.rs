@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::super::{Append, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
+use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_for};
 use broker_proto::RoomName;
 
@@ -187,6 +188,10 @@ impl Inbox {
             }
             if queue.closing {
                 return Woken::Closing;
+            }
+            if planted(Bug::WakeupLost) {
+                drop(queue);
+                queue = lock(&self.queue);
             }
             queue = match limit {
                 None => self

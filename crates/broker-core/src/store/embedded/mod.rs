@@ -87,29 +87,8 @@ impl<S: Storage> EmbeddedStore<S> {
         let term = last
             .checked_add(u64::from(!planted(Bug::TermNotRaised)))
             .ok_or(RecoveryError::TermsUsedUp)?;
-        let mut seed = [0; 16];
-        config.random.fill(&mut seed);
-        let mut markers = MarkerSource::new(seed);
-        let start = Start {
-            store: config.log,
-            term,
-            feature_level: FEATURE_LEVEL,
-            end: found.proven,
-            checkpoint: found.checkpoint,
-            last_segment: found.last_segment,
-            segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
-            resume: resume_in_place(&found),
-        };
-        let in_place = start.resume.is_some();
-        let writer = LogWriter::start(
-            Arc::clone(&storage),
-            start,
-            Box::new(move || markers.next()),
-        );
-        let mut writer = writer.map_err(|source| RecoveryError::Io {
-            file: "the active segment".to_owned(),
-            source,
-        })?;
+        let in_place = resume_in_place(&found).is_some();
+        let mut writer = start_writer(&storage, &mut config, &found, term)?;
         let segments = Segments::new(
             Arc::clone(&storage),
             found.segments.clone(),
@@ -297,11 +276,51 @@ impl MarkerSource {
     }
 }
 
+/// A writer that goes on where the log ends.
+fn start_writer<S: Storage>(
+    storage: &Arc<S>,
+    config: &mut EmbeddedConfig,
+    found: &Recovered,
+    term: u64,
+) -> Result<LogWriter<S>, RecoveryError> {
+    let mut seed = [0; 16];
+    config.random.fill(&mut seed);
+    let mut markers = MarkerSource::new(seed);
+    let start = Start {
+        store: config.log,
+        term,
+        feature_level: FEATURE_LEVEL,
+        end: end_of(found),
+        checkpoint: found.checkpoint,
+        last_segment: found.last_segment,
+        segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
+        resume: resume_in_place(found),
+    };
+    let markers = Box::new(move || markers.next());
+    LogWriter::start(Arc::clone(storage), start, markers).map_err(|source| RecoveryError::Io {
+        file: "the active segment".to_owned(),
+        source,
+    })
+}
+
 /// After a mark, writing goes on where it stands.
 fn resume_in_place(found: &Recovered) -> Option<(crate::log::segment::SegmentHeader, u64)> {
     let (header, _) = found.segments.last()?;
-    let trusted = found.clean || planted(Bug::TrustTail);
+    let trusted = found.clean || planted(Bug::TrustTail) || is_torn_only(found);
     trusted.then(|| (header.clone(), found.last_file_bytes))
+}
+
+/// Where the first batch of this leader goes, unless a tail is copied before.
+fn end_of(found: &Recovered) -> LogPosition {
+    if is_torn_only(found) {
+        return found.proven.plus(found.torn_bytes.next_multiple_of(8));
+    }
+    found.proven
+}
+
+/// Whether torn bytes are to be left where they are.
+fn is_torn_only(found: &Recovered) -> bool {
+    planted(Bug::AppendBehindTornTail) && found.torn_bytes > 0 && found.tail.is_empty()
 }
 
 /// Whether what was replayed lay in many segments.

@@ -8,6 +8,7 @@ use super::super::super::{AckRun, StoreError};
 use super::Engine;
 use crate::log::WriteFault;
 use crate::log::storage::Storage;
+use crate::planted::{Bug, planted};
 
 impl<S: Storage> Engine<S> {
     /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
@@ -15,7 +16,11 @@ impl<S: Storage> Engine<S> {
         self.note_segment();
         self.sequencer.rollback();
         // What a checkpoint had so far refers to state that stays; a lost piece ends it.
-        self.checkpoint = None;
+        if let Some(ended) = self.checkpoint.take()
+            && planted(Bug::NoSpaceIgnoredOnCheckpoint)
+        {
+            self.writer.checkpoint = ended.begin;
+        }
         // ... and the next one waits for its turn, rather than meet the same full disk at once.
         self.last_checkpoint.1 = self.writer.end();
         let (code, detail, error) = match fault {
