@@ -10,7 +10,7 @@ use std::io;
 use broker_proto::Micros;
 
 use super::batch::{BatchHead, BatchRun, Table};
-use super::damage::DamageLog;
+use super::damage::{DamageLog, FoundBy, Place};
 use super::index::{IndexBuilder, SegmentIndex};
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
@@ -100,6 +100,13 @@ impl<S: Storage> Segments<S> {
     /// What is known to be damaged.
     pub(crate) fn damage(&self) -> &DamageLog {
         &self.damage
+    }
+
+    /// Notes what the replay of the log came upon.
+    pub(crate) fn note_found_at_start(&self, places: &[Place]) {
+        for place in places {
+            self.damage.note(place.clone(), FoundBy::Start);
+        }
     }
 
     /// All sealed segments, in the order of the log.

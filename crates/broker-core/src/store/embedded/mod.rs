@@ -18,7 +18,6 @@ use super::{
     Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
-use crate::log::damage::FoundBy;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
@@ -96,9 +95,7 @@ impl<S: Storage> EmbeddedStore<S> {
             found.last_index.clone(),
             true,
         );
-        for place in found.state.places.iter().cloned() {
-            segments.damage().note(place, FoundBy::Start);
-        }
+        segments.note_found_at_start(&found.state.places);
         let mut sealed = Vec::new();
         if !found.segments.is_empty() && !in_place {
             sealed.extend(make_tail_safe(
