@@ -15,6 +15,7 @@
 //! is missing, that tail is copied into a new segment before anybody is served, because after a
 //! failed sync the page cache may show what the disk does not have.
 
+use std::cmp::Ordering;
 use std::io;
 
 use broker_proto::StoreId;
@@ -191,6 +192,7 @@ fn find_segments<S: Storage>(
         }
     }
     headers.sort_by_key(|header| header.name);
+    check_put_together(&headers)?;
     let mut previous = LogPosition::START;
     for header in &headers {
         let file = header.name.file();
@@ -218,6 +220,30 @@ fn find_segments<S: Storage>(
         previous = header.base;
     }
     Ok(headers)
+}
+
+/// Where a disk wrote a batch of another segment over the first one of this, a header cannot be put
+/// together: the marker is that of the other, or the place does not lie between the neighbours.
+fn check_put_together(headers: &[SegmentHeader]) -> Result<(), RecoveryError> {
+    for (at, header) in headers.iter().enumerate() {
+        if !header.store.is_none() {
+            continue;
+        }
+        let belongs_elsewhere = headers
+            .iter()
+            .enumerate()
+            .any(|(n, other)| match n.cmp(&at) {
+                Ordering::Less => other.base > header.base || other.marker == header.marker,
+                Ordering::Equal => false,
+                Ordering::Greater => other.base < header.base || other.marker == header.marker,
+            });
+        if belongs_elsewhere {
+            return Err(RecoveryError::Unreadable {
+                file: header.name.file(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn parse_name(file: &str) -> Option<SegmentName> {

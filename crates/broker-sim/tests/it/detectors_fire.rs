@@ -190,6 +190,8 @@ fn recoveries(fired: &mut Fired) {
     refused(&with_header(first, &|header| {
         header.base = LogPosition::new(1 << 40);
     }));
+    // No leader can come after one of this term.
+    refused(&with_header(first, &|header| header.term = u64::MAX));
     let newer = base.kill();
     let mut copy = header(&newer, second).encode()[..256].to_vec();
     copy[12] = 200;
