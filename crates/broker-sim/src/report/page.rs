@@ -6,7 +6,7 @@ use super::{Ran, Report};
 use crate::campaign::Harm;
 
 /// What is added up at the top, and what one of it is called.
-const FIGURES: [(&str, &str); 10] = [
+const FIGURES: [(&str, &str); 11] = [
     ("states", "crash states"),
     ("cuts", "power cuts on a real kernel"),
     ("points", "system calls killed, failed or made to lie"),
@@ -14,6 +14,7 @@ const FIGURES: [(&str, &str); 10] = [
     ("schedules", "schedules of threads"),
     ("inputs", "inputs to parsers and recovery"),
     ("flips", "bits flipped"),
+    ("blows", "blocks and bits damaged at random"),
     ("cases", "cases of damage and alarm"),
     ("seeds", "networks simulated"),
     ("acks", "acknowledgements checked by real processes"),

@@ -14,6 +14,6 @@ fn bitrot_every_bit() {
     assert!(done.hits > done.flips / 2);
     let tally = Tally::new("bitrot_every_bit", seed)
         .with("flips", done.flips)
-        .with("blocks", done.blocks);
+        .with("blows", done.blocks);
     println!("{tally}");
 }

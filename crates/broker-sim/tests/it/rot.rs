@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use broker_core::log::storage::Storage;
+use broker_sim::campaign::{Tally, deep, seed};
 use broker_sim::oracle::{Fate, Ledger, MessageId, check};
 use broker_sim::rig::{Limits, Rig};
 use broker_sim::rot::{Map, Part, Place, Subject, explore};
@@ -14,13 +15,13 @@ use crate::setting;
 
 #[test]
 fn damage_is_told_and_never_served() {
-    let (seed, strikes) = (
-        setting("BROKER_SEED", 1),
-        setting("BROKER_SIM_STRIKES", 3_000),
-    );
+    let (seed, strikes) = (seed(1), deep("BROKER_SIM_STRIKES", 3_000));
     println!("BROKER_SEED={seed} BROKER_SIM_STRIKES={strikes}");
     match explore(seed, strikes) {
-        Ok(done) => println!("{done} times damaged"),
+        Ok(done) => {
+            let tally = Tally::new("damage_is_told_and_never_served", seed);
+            println!("{}", tally.with("blows", done));
+        }
         Err(failure) => panic!("{failure}"),
     }
 }

@@ -6,7 +6,6 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-
 use crate::support::{Daemon, Place, block_on, refused};
 
 #[test]
