@@ -211,12 +211,13 @@ impl State {
         true
     }
 
-    /// False when it fails.
+    /// False when it fails. Only a flush that the log asked for fails, and so none behind a write to the journal: what a flush for
+    /// somebody else loses of the log, nobody is told.
     fn flush(&mut self) -> bool {
         match self.lie {
             // One that has nothing to lose is no lie.
             Lie::In(0) => {
-                if self.lose() > 0 {
+                if !self.is_for_the_journal() && self.lose() > 0 {
                     self.lie = Lie::Told;
                     return false;
                 }
@@ -226,6 +227,14 @@ impl State {
         }
         self.log.push(Entry::Flush);
         true
+    }
+
+    /// Whether the journal was written to since the last flush.
+    fn is_for_the_journal(&self) -> bool {
+        let since = self.log.iter().rev();
+        since
+            .take_while(|entry| **entry != Entry::Flush)
+            .any(|entry| matches!(entry, Entry::Write { at, .. } if self.kept.contains(at)))
     }
 
     /// Takes back what was written since the last flush; how many writes.
