@@ -4,7 +4,7 @@
 //! a reader, the scrub.
 //!
 //! **Limits:** the newest [`LISTED_MAX`] places are listed, [`KNOWN_MAX`] are told apart and counted
-//! (the count stays there), and [`LOGGED_MAX`] are logged.
+//! (the count stays there), and 256 are logged.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
