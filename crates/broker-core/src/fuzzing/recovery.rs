@@ -53,6 +53,8 @@ struct Leader {
 
 impl Leader {
     fn open(disk: &MemoryStorage) -> Result<Self, RecoveryError> {
+        // Another one for each leader: segments know each other by markers that are drawn.
+        let seed = disk.list().map_or(0, |names| names.len() as u64);
         let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
         config.segment_bytes_min = 8 << 10;
         config.segment_bytes_max = 16 << 10;
@@ -60,7 +62,7 @@ impl Leader {
         config.batch_bytes_max = 4 << 10;
         config.tail_bytes_max = 0;
         config.clock = Arc::new(ManualClock::new(Micros::new(1_600_000_000_000_000)));
-        config.random = Box::new(SeededRandom::new(1));
+        config.random = Box::new(SeededRandom::new(seed));
         let (store, engine) =
             EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {})?;
         Ok(Self {

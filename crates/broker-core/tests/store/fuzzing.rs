@@ -85,3 +85,12 @@ fn a_leader_after_the_last_term_is_refused() {
     file.write_at(0, &header).unwrap();
     assert!(matches!(open(), Err(RecoveryError::TermsUsedUp)));
 }
+
+/// Found by the fuzz target `recovery`: a lost header, and leaders that drew the same markers.
+#[test]
+fn a_lost_header_is_put_together_beside_later_segments() {
+    fuzzing::recovery(&[
+        1, 0, 99, 75, 123, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 10,
+        33, 0,
+    ]);
+}
