@@ -94,3 +94,20 @@ fn a_lost_header_is_put_together_beside_later_segments() {
         33, 0,
     ]);
 }
+
+/// Found by `a_harmed_store_opens_or_says_why_not`: most of the files gone, and a later leader that drew the markers of an earlier one.
+#[test]
+fn a_lost_header_is_put_together_when_other_segments_are_gone() {
+    fuzzing::recovery(&[
+        1, 6, 154, 123, 213, 72, 126, 182, 165, 4, 223, 158, 143, 12, 178, 5, 5, 0, 0, 5, 3, 0, 0,
+        5, 4, 0, 0, 1, 5, 0, 0, 1, 5, 0, 8,
+    ]);
+}
+
+/// Found by `a_harmed_store_opens_or_says_why_not`: a checkpoint said to be where no file reaches.
+#[test]
+fn a_checkpoint_beyond_all_is_no_checkpoint() {
+    fuzzing::recovery(&[
+        15, 174, 0, 64, 96, 0, 163, 43, 0, 255, 0, 0, 0, 0, 0, 0, 26, 92, 0, 0, 0, 44, 2, 0, 68, 91,
+    ]);
+}
