@@ -23,6 +23,9 @@ const STEPS_MAX: usize = 10_000;
 /// Acts and harms beyond are not looked at.
 const ACTS_MAX: usize = 200;
 
+/// That write a story, before anything befalls their files.
+const LEADERS_MAX: u64 = 3;
+
 /// What is left of the input; zeros when it is used up.
 struct Input<'a>(&'a [u8]);
 
@@ -52,9 +55,9 @@ struct Leader {
 }
 
 impl Leader {
-    fn open(disk: &MemoryStorage) -> Result<Self, RecoveryError> {
-        // Another one for each leader: segments know each other by markers that are drawn.
-        let seed = disk.list().map_or(0, |names| names.len() as u64);
+    /// Each leader of a story has a number of its own: segments know each other by markers that are
+    /// drawn.
+    fn open(disk: &MemoryStorage, number: u64) -> Result<Self, RecoveryError> {
         let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
         config.segment_bytes_min = 8 << 10;
         config.segment_bytes_max = 16 << 10;
@@ -62,7 +65,7 @@ impl Leader {
         config.batch_bytes_max = 4 << 10;
         config.tail_bytes_max = 0;
         config.clock = Arc::new(ManualClock::new(Micros::new(1_600_000_000_000_000)));
-        config.random = Box::new(SeededRandom::new(seed));
+        config.random = Box::new(SeededRandom::new(number));
         let (store, engine) =
             EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut |_, _| {})?;
         Ok(Self {
@@ -182,7 +185,7 @@ pub fn recovery(data: &[u8]) {
         is_sealed |= harm(&disk, &mut input);
     }
     let before = log_of(&disk);
-    let Some(mut leader) = opened(&disk, &before) else {
+    let Some(mut leader) = opened(&disk, LEADERS_MAX, &before) else {
         return;
     };
     for room in leader.rooms() {
@@ -197,7 +200,7 @@ pub fn recovery(data: &[u8]) {
     }
     drop(leader);
     let before = log_of(&disk);
-    let Some(leader) = opened(&disk, &before) else {
+    let Some(leader) = opened(&disk, LEADERS_MAX + 1, &before) else {
         assert!(is_sealed, "the next leader cannot open it");
         return;
     };
@@ -213,8 +216,8 @@ pub fn recovery(data: &[u8]) {
 }
 
 /// Opens it; if it refuses, nothing may have changed.
-fn opened(disk: &MemoryStorage, before: &[(String, Vec<u8>)]) -> Option<Leader> {
-    match Leader::open(disk) {
+fn opened(disk: &MemoryStorage, number: u64, before: &[(String, Vec<u8>)]) -> Option<Leader> {
+    match Leader::open(disk, number) {
         Ok(leader) => Some(leader),
         Err(error) => {
             assert!(!error.to_string().is_empty());
@@ -227,11 +230,12 @@ fn opened(disk: &MemoryStorage, before: &[(String, Vec<u8>)]) -> Option<Leader> 
     }
 }
 
-/// Up to three leaders, one after the other.
+/// Up to [`LEADERS_MAX`] leaders, one after the other.
 fn write(disk: &MemoryStorage, input: &mut Input<'_>) {
     let mut number = 0;
-    for _ in 0..=input.byte() % 3 {
-        let mut leader = Leader::open(disk).expect("a store that nobody harmed opens");
+    let leaders = u64::from(input.byte()) % LEADERS_MAX + 1;
+    for leader in 0..leaders {
+        let mut leader = Leader::open(disk, leader).expect("a store that nobody harmed opens");
         for _ in 0..input.byte() % 24 {
             let act = input.byte();
             match act % 8 {
