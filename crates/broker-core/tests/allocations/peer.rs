@@ -70,7 +70,11 @@ impl Peer {
                 Err(error) => panic!("{error}"),
             }
         }
-        while let Some(frame) = self.decoder.decode(&mut self.read, FRAME_BYTES_MAX).unwrap() {
+        while let Some(frame) = self
+            .decoder
+            .decode(&mut self.read, FRAME_BYTES_MAX)
+            .unwrap()
+        {
             self.heard.push_back(frame);
         }
     }
