@@ -17,6 +17,8 @@ use bytes::{Bytes, BytesMut};
 const WINDOW: u32 = 32 << 20;
 /// Slices of one write, as the server has them.
 const SLICES: usize = 64;
+/// Bytes of a read buffer.
+const READ_BYTES: usize = 16 << 10;
 /// The time on all clocks.
 const NOW: Duration = Duration::from_secs(100);
 
@@ -37,6 +39,8 @@ pub struct Line<S: Store> {
     session: Session<S>,
     decoder: Decoder,
     read: BytesMut,
+    /// The head of the frame that the peer says.
+    head: BytesMut,
     room: RoomName,
     next: u64,
     /// Bytes delivered that were not admitted again.
@@ -57,6 +61,7 @@ impl<S: Store> Line<S> {
             session: Session::new(NOW, id, [0; 16], Arc::new(terms), stage),
             decoder: Decoder::new(),
             read: BytesMut::new(),
+            head: BytesMut::new(),
             room: RoomName::parse(room).expect("a good name"),
             next: 1,
             taken: 0,
@@ -90,14 +95,20 @@ impl<S: Store> Line<S> {
 
     /// Receives the bytes of one publish of `count` messages whose entries are `body`, with the next numbers.
     pub fn publish(&mut self, count: u32, body: &Bytes) {
+        self.head.clear();
         publish::encode_head(
-            &mut self.read,
+            &mut self.head,
             &self.room,
             self.next,
             count,
             &PublishExtensions::NONE,
             body.len(),
         );
+        // As a connection reads: many frames into one buffer.
+        if self.read.capacity() - self.read.len() < self.head.len() + body.len() {
+            self.read.reserve(READ_BYTES);
+        }
+        self.read.extend_from_slice(&self.head);
         self.read.extend_from_slice(body);
         self.next += u64::from(count);
         self.receive();
