@@ -57,6 +57,8 @@ impl Connected {
             .enable_all()
             // Otherwise a turn in which nothing sleeps does not look at the sockets.
             .event_interval(1)
+            // However busy the machine is, nobody grows impatient.
+            .start_paused(true)
             .build()
             .unwrap();
         let mut connected = Self {
