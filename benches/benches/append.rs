@@ -31,8 +31,7 @@ fn append(c: &mut Criterion) {
                 for publisher in &mut all {
                     publisher.send(&*bench.store);
                 }
-                while bench.engine.step() {}
-                bench.engine.keep_house();
+                bench.settle();
                 let acked: u32 = all.iter_mut().map(Publisher::acked).sum();
                 assert_eq!(u64::from(acked), messages);
             });

@@ -1,122 +1,42 @@
-//! What the benchmarks share: publishers that talk to a store as sessions do.
+//! What the benchmarks share. Each file in `benches/` answers one question.
 //!
-//! Each file in `benches/` answers one question:
+//! | bench | question |
+//! |---|---|
+//! | `codec` | how long do frames and records take to encode and decode? |
+//! | `sequencer` | how long does the writer take to decide on a batch and to build it, without a disk? |
+//! | `append` | how many messages does the log take on the disk of `TMPDIR`, and how many share a sync? |
+//! | `fan_out` | how long does one batch take to reach the outboxes of its subscribers? |
+//! | `recovery` | how long does a store take to open, and to be read again? |
+//! | `client` | how long does the client library take to send and to receive, without a broker? |
+//! | `instructions` | how many instructions does each hot path take for a message? |
 //!
-//! - `codec`: how long do frames and records take to encode and decode?
-//! - `append`: how many messages does the log take, and how many share a sync?
-//! - `recovery`: how long does a store take to open, and to read again?
+//! # How to run them
+//! `cargo bench -p broker-benches --bench fan_out` runs one, and `-- NAME` only what has this in its name. All but
+//! `instructions` measure time with criterion, which compares with the run before; on a machine that does something else
+//! too, their numbers mean little.
+//!
+//! `cargo bench -p broker-benches --bench instructions` counts what `valgrind --tool=callgrind` executes. The counts are the
+//! same in every run, on a busy machine too, so a change of one per cent is a change of the code. Without valgrind it says
+//! so and measures nothing. Each line stands beside the number that was written down last; with `-- --check` more than a
+//! tenth above it is a failure. The profiles stay in `target/tmp/PATH.callgrind`, for `callgrind_annotate`.
+//!
+//! How often the same paths ask for memory is a test, not a benchmark:
+//! `cargo test -p broker-core --test allocations -- --nocapture`.
+//!
+//! Both kinds of benchmarks are compiled by `cargo check -p broker-benches --all-targets`, and
+//! `cargo test -p broker-benches --benches` runs each once.
+//!
+//! # Why the instructions are counted by hand
+//! `gungraun` does it too, but needs a second program installed in exactly its own version, without which every
+//! `cargo bench` fails, and brings a dozen crates. It counts a whole call, whereas here the same path runs with two numbers
+//! of messages and the difference is what one message costs: beginning, warming up and ending fall out.
 
-use std::path::Path;
-use std::sync::Arc;
+pub mod callgrind;
+pub mod clients;
+pub mod nowhere;
+pub mod paths;
+pub mod sessions;
+pub mod stores;
 
-use broker_core::log::storage::FileStorage;
-use broker_core::store::{
-    Append, EmbeddedConfig, EmbeddedStore, Engine, Mailbox, Notice, ProducerKey, SessionId, Store,
-};
-use broker_proto::record::encode_message_head;
-use broker_proto::{ProducerId, RoomName, SenderName, StoreId, publish};
-use bytes::{Bytes, BytesMut};
-
-/// A store on disk, driven by hand.
-#[derive(Debug)]
-pub struct Bench {
-    /// The reading side.
-    pub store: Arc<EmbeddedStore<FileStorage>>,
-    /// The writing side.
-    pub engine: Engine<FileStorage>,
-}
-
-impl Bench {
-    /// Opens the store in a directory.
-    ///
-    /// # Panics
-    /// When the directory cannot be used.
-    #[must_use]
-    pub fn open(dir: &Path) -> Self {
-        let storage = Arc::new(FileStorage::open(dir).expect("a directory for the benchmark"));
-        let config = EmbeddedConfig::new(StoreId::new([1; 16]));
-        let (store, engine) = EmbeddedStore::open_manual(storage, config, &mut |_, _| {})
-            .expect("the benchmark's own store opens");
-        Self { store, engine }
-    }
-}
-
-/// A publisher with messages of one size.
-#[derive(Debug)]
-pub struct Publisher {
-    key: ProducerKey,
-    mailbox: Arc<Mailbox>,
-    notices: Vec<Notice>,
-    head: Bytes,
-    entries: Bytes,
-    count: u32,
-    room: RoomName,
-    next: u64,
-}
-
-impl Publisher {
-    /// A publisher that sends `count` messages of `size` bytes at a time.
-    ///
-    /// # Panics
-    /// When the room's name breaks the rules.
-    #[must_use]
-    pub fn new(number: u8, room: &str, count: u32, size: usize) -> Self {
-        let sender = SenderName::parse("bench").expect("a good name");
-        let mut head = Vec::new();
-        encode_message_head(&mut head, &sender, 0, &[]);
-        let payload = vec![b'x'; size];
-        let mut entries = BytesMut::new();
-        for _ in 0..count {
-            publish::encode_entry(&mut entries, &payload, &[], crc32c::crc32c(&payload));
-        }
-        Self {
-            key: ProducerKey {
-                sender,
-                producer: ProducerId::new([number; 16]),
-            },
-            mailbox: Mailbox::new(),
-            notices: Vec::new(),
-            head: head.into(),
-            entries: entries.freeze(),
-            count,
-            room: RoomName::parse(room).expect("a good name"),
-            next: 1,
-        }
-    }
-
-    /// Hands one publish in.
-    ///
-    /// # Panics
-    /// When the store's queue is full: a benchmark steps before that.
-    pub fn send(&mut self, store: &impl Store) {
-        let append = Append {
-            session: SessionId(0),
-            key: self.key.clone(),
-            claimed: true,
-            room: self.room.clone(),
-            first_number: self.next,
-            count: self.count,
-            head: self.head.clone(),
-            entries: self.entries.clone(),
-            expected_head: None,
-            resend: false,
-        };
-        self.next += u64::from(self.count);
-        store
-            .append(append, &self.mailbox)
-            .expect("the queue has room");
-    }
-
-    /// Counts the acknowledged messages.
-    ///
-    /// # Panics
-    /// When a message was refused.
-    pub fn acked(&mut self) -> u32 {
-        self.mailbox.drain(&mut self.notices);
-        let counts = self.notices.drain(..).map(|notice| match notice {
-            Notice::Acked { run, .. } => run.count,
-            other => panic!("{other:?}"),
-        });
-        counts.sum()
-    }
-}
+pub use nowhere::Nowhere;
+pub use stores::{Bench, Publisher};

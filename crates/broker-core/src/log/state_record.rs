@@ -7,6 +7,7 @@
 
 use broker_proto::record::{RECORD_FIXED_BYTES, RECORD_LENGTH_END, RecordHead};
 use broker_proto::{Micros, RoomId, Seq};
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{Fields, crc32c, put};
@@ -139,10 +140,30 @@ pub(crate) const DOUBT_SEQS: u64 = 1 << 20;
 pub(crate) fn encode<T: Serialize>(kind: u16, room: RoomId, payload: &T, out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + RECORD_FIXED_BYTES, 0);
-    if let Ok(bytes) = postcard::to_allocvec(payload) {
-        out.extend_from_slice(&bytes);
-    }
+    // Every publish brings a record, so it must not need a buffer of its own. It cannot fail: see `Sink`.
+    let _ = postcard::serialize_with_flavor::<T, _, ()>(payload, Sink(out));
     finish(kind, room, out.get_mut(start..).unwrap_or_default());
+}
+
+/// Lets postcard write at the end of a buffer that grows.
+struct Sink<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Sink<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 fn finish(kind: u16, room: RoomId, record: &mut [u8]) {
