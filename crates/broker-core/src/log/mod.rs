@@ -47,7 +47,7 @@ pub(crate) fn message_record(
     head: &[u8],
     entry: &PublishEntry<'_>,
 ) {
-    let fixed = MessageHead {
+    let record = MessageHead {
         room,
         seq,
         time,
@@ -56,8 +56,5 @@ pub(crate) fn message_record(
         head,
         extensions: entry.extensions,
     };
-    out.extend_from_slice(&fixed.encode());
-    out.extend_from_slice(head);
-    out.extend_from_slice(entry.extensions);
-    out.extend_from_slice(entry.payload);
+    record.write_to_vec(entry.payload, out);
 }
