@@ -173,6 +173,7 @@ impl BatchHead {
             && table >= HEAD_BYTES
             && table.saturating_add(least).saturating_add(TRAILER_BYTES) <= length
             && self.durable_upto <= self.position
+            && self.position <= LogPosition::LAST
             && self.kind.is_mark() == (self.count == 0)
     }
 

@@ -14,6 +14,9 @@ impl LogPosition {
     pub const START: Self = Self(0);
     /// No place at all; on disk, "none yet".
     pub const NONE: Self = Self(u64::MAX);
+    /// No log is so long: a gigabyte a second would take it more than a century. What claims to lie
+    /// beyond is wrong, so sums of places that are believed cannot overflow.
+    pub const LAST: Self = Self(1 << 62);
 
     /// The place `bytes` after the beginning.
     #[must_use]

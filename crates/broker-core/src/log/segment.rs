@@ -107,7 +107,7 @@ pub struct SegmentHeader {
 /// Why a header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderFault {
-    /// Neither copy is whole.
+    /// Neither copy is whole, or they name a place where no log reaches.
     Damaged,
     /// Made by a newer program.
     Newer {
@@ -176,6 +176,10 @@ impl SegmentHeader {
         if version > FORMAT_VERSION {
             return Err(HeaderFault::Newer { version });
         }
+        let base = LogPosition::new(fields.u64(72));
+        if base > LogPosition::LAST {
+            return Err(HeaderFault::Damaged);
+        }
         Ok(Self {
             feature_level: fields.u32(16),
             batch_align: fields.u32(20),
@@ -186,7 +190,7 @@ impl SegmentHeader {
             },
             covers_last: SegmentId(fields.u64(48)),
             marker: Marker(fields.u64(64)),
-            base: LogPosition::new(fields.u64(72)),
+            base,
             term: fields.u64(80),
             created: fields.i64(88),
             previous: SegmentId(fields.u64(96)),

@@ -111,3 +111,10 @@ fn a_checkpoint_beyond_all_is_no_checkpoint() {
         15, 174, 0, 64, 96, 0, 163, 43, 0, 255, 0, 0, 0, 0, 0, 0, 26, 92, 0, 0, 0, 44, 2, 0, 68, 91,
     ]);
 }
+
+/// Found by `a_harmed_store_opens_or_says_why_not`: a header and a batch that claimed the last place that can be counted; the end of
+/// the log was looked for without end.
+#[test]
+fn a_log_that_claims_to_be_beyond_all_has_an_end() {
+    fuzzing::recovery(&[0, 1, 99, 1, 7, 0, 0, 0, 60, 1, 8, 0, 0, 0, 0, 4, 1]);
+}
