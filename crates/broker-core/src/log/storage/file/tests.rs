@@ -207,7 +207,7 @@ fn reserved_space_is_real_and_reads_as_zeros() {
     // Nothing to do, and nothing that could be done.
     file.reserve(9, 9).unwrap();
     let error = file.reserve(0, u64::MAX).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    assert_eq!(error.kind(), ErrorKind::FileTooLarge);
 }
 
 #[test]
