@@ -29,7 +29,7 @@ pub use recovery::FEATURE_LEVEL;
 pub(crate) use builder::BatchBuilder;
 pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
-pub(crate) use spare::{Spare, make_spare};
+pub(crate) use spare::{Spare, Zeros, make_spare};
 pub(crate) use state_record as state;
 pub(crate) use writer::{LogWriter, Start, WriteFault, Written, is_no_space};
 
@@ -47,7 +47,7 @@ pub(crate) fn message_record(
     head: &[u8],
     entry: &PublishEntry<'_>,
 ) {
-    let fixed = MessageHead {
+    let record = MessageHead {
         room,
         seq,
         time,
@@ -56,8 +56,5 @@ pub(crate) fn message_record(
         head,
         extensions: entry.extensions,
     };
-    out.extend_from_slice(&fixed.encode());
-    out.extend_from_slice(head);
-    out.extend_from_slice(entry.extensions);
-    out.extend_from_slice(entry.payload);
+    record.write_to_vec(entry.payload, out);
 }

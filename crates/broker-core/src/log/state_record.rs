@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::{Fields, crc32c, put};
 use super::position::LogPosition;
+use super::storage::AlignedBuf;
 
 /// The kinds of records; frozen numbers.
 pub(crate) mod kind {
@@ -198,8 +199,8 @@ pub(crate) struct MessageHead<'a> {
 }
 
 impl MessageHead<'_> {
-    /// The fixed bytes of the record, checksum included.
-    pub(crate) fn encode(&self) -> [u8; RECORD_FIXED_BYTES] {
+    /// The fixed bytes of the record, without its checksum.
+    fn fixed(&self) -> [u8; RECORD_FIXED_BYTES] {
         let head_bytes = self.head.len() + self.extensions.len();
         let length = RECORD_FIXED_BYTES - RECORD_LENGTH_END + head_bytes + self.payload_bytes;
         let fixed = RecordHead {
@@ -212,11 +213,38 @@ impl MessageHead<'_> {
             time: self.time,
             payload_crc: self.payload_crc,
         };
-        let mut out = fixed.to_bytes();
-        let crc = crc32c(&[out.get(4..).unwrap_or_default(), self.head, self.extensions]);
-        put(&mut out, 0, &crc.to_le_bytes());
-        out
+        fixed.to_bytes()
     }
+
+    /// Appends the record. The checksum is taken of the bytes where they lie: three short pieces, one
+    /// after the other, cost it twice the time.
+    pub(crate) fn write(&self, payload: &[u8], buf: &mut AlignedBuf) {
+        let start = buf.len();
+        let head_bytes = RECORD_FIXED_BYTES + self.head.len() + self.extensions.len();
+        buf.reserve(head_bytes + payload.len());
+        buf.extend_from_slice(&self.fixed());
+        buf.extend_from_slice(self.head);
+        buf.extend_from_slice(self.extensions);
+        let record = buf.as_mut_slice().get_mut(start..).unwrap_or_default();
+        stamp_crc(record);
+        buf.extend_from_slice(payload);
+    }
+
+    /// As [`Self::write`], into memory of any kind.
+    pub(crate) fn write_to_vec(&self, payload: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.fixed());
+        out.extend_from_slice(self.head);
+        out.extend_from_slice(self.extensions);
+        stamp_crc(out.get_mut(start..).unwrap_or_default());
+        out.extend_from_slice(payload);
+    }
+}
+
+/// Puts the checksum of a record's head into it.
+fn stamp_crc(head: &mut [u8]) {
+    let crc = crc32c(&[head.get(4..).unwrap_or_default()]);
+    put(head, 0, &crc.to_le_bytes());
 }
 
 /// A record as it lies in a batch, with its own checksum verified.

@@ -26,7 +26,7 @@ use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
-use super::spare::{Spare, make_spare, spare_name};
+use super::spare::{Spare, Zeros, make_spare, spare_name};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -34,8 +34,11 @@ use crate::sync::Arc;
 /// Unit of writes. A multiple of every block size that a disk may have.
 const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
-/// or this: filling it with zeros holds the writer up.
-const HURRIED_BYTES: u64 = 4 << 20;
+/// or this: where space cannot be reserved, filling it with zeros holds the writer up.
+const HURRIED_BYTES: u64 = 16 << 20;
+/// A writer of so many bytes a microsecond would have filled its segment before a spare is ready that
+/// is begun when half of it is full.
+const FAST_BYTES_PER_MICRO: u64 = 256;
 /// A leader that has written so much, or a 64th of the segment, is one that writes.
 const SPARE_AFTER_BYTES: u64 = 256 << 10;
 /// The buffer is given back when an unusually large batch has made it larger than this.
@@ -239,17 +242,25 @@ impl<S: Storage> LogWriter<S> {
         })
     }
 
-    /// The size of a spare that should be made now: the active segment is half full, there is none,
-    /// and this leader is one that writes. Without the last, each of a thousand short commands would
-    /// begin a large file and throw it away.
+    /// The size of a spare that should be made now: the active segment is half full, or a 16th of it is
+    /// and filled up fast; there is no spare; and this leader is one that writes. Without the last,
+    /// each of a thousand short commands would begin a large file and throw it away.
     pub(crate) fn wants_spare(&self) -> Option<u64> {
         let active = self.active.as_ref()?;
         let writes = self.end.get().saturating_sub(self.begun_at.get())
             >= (active.bytes / 64).min(SPARE_AFTER_BYTES);
-        let wanted =
-            self.spare.is_none() && !self.failed && writes && self.remaining() < active.bytes / 2;
+        let enough = if self.is_fast(active) { 16 } else { 2 };
+        let begun = self.remaining() < active.bytes - active.bytes / enough;
+        let wanted = self.spare.is_none() && !self.failed && writes && begun;
         let (smallest, largest) = self.segment_bytes;
         wanted.then_some((active.bytes * 2).clamp(smallest, largest))
+    }
+
+    /// Whether the active segment fills up fast.
+    fn is_fast(&self, active: &Active<S::File>) -> bool {
+        let micros = self.now.saturating_sub(active.header.created);
+        let limit = u64::try_from(micros).map(|micros| micros.saturating_mul(FAST_BYTES_PER_MICRO));
+        limit.is_ok_and(|limit| self.end.since(active.header.base) > limit)
     }
 
     /// A name for the next spare.
@@ -280,7 +291,7 @@ impl<S: Storage> LogWriter<S> {
         // Starved a moment ago; space may have come back.
         let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
-        match make_spare(&*self.storage, &name, size, &|| false) {
+        match make_spare(&*self.storage, &name, size, Zeros::Reserved, &|| false) {
             Ok(spare) => {
                 self.starved = false;
                 self.spare = Some(spare);
@@ -341,7 +352,7 @@ impl<S: Storage> LogWriter<S> {
         let largest = largest.min(HURRIED_BYTES).max(smallest);
         let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
-        let made = make_spare(&*self.storage, &name, size, &|| false);
+        let made = make_spare(&*self.storage, &name, size, Zeros::Reserved, &|| false);
         self.starved = made.as_ref().is_err_and(is_no_space);
         made
     }

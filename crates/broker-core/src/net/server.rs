@@ -43,6 +43,9 @@ const FILES_IN_RESERVE: usize = 32;
 /// How long accepting rests when the process has no more files or memory for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// The network of one machine needs no more threads than this.
+const WORKERS_MAX: usize = 4;
+
 /// Bytes under way in each direction of a connection within the process.
 const PIPE_BYTES: usize = 256 << 10;
 
@@ -348,19 +351,19 @@ fn start_runtime() -> io::Result<(Handle, Running)> {
     Ok((handle, (run, ended)))
 }
 
-/// Two workers are enough for the network of one machine; a single core is served best by one.
+/// One thread for each two cores: clients and the log's writer want theirs, and on two cores a second worker costs each lone message two more
+/// changes of threads.
 fn build_runtime() -> io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let mut builder = if cores > 1 {
-        Builder::new_multi_thread()
-    } else {
-        Builder::new_current_thread()
+    let mut builder = match (cores / 2).min(WORKERS_MAX) {
+        0 | 1 => Builder::new_current_thread(),
+        workers => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(workers);
+            builder
+        }
     };
-    builder
-        .worker_threads(2)
-        .thread_name("broker-net")
-        .enable_all()
-        .build()
+    builder.thread_name("broker-net").enable_all().build()
 }
 
 /// Accepts connections until the server leaves.

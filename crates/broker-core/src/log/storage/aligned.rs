@@ -77,12 +77,17 @@ impl AlignedBuf {
     }
 
     /// Makes room for `additional` more bytes; at least doubles when it must allocate.
+    #[inline]
     pub fn reserve(&mut self, additional: usize) {
-        let wanted = self.len().saturating_add(additional);
         // An empty `Vec` has no address that could be aligned.
-        if self.raw.capacity() > 0 && wanted <= self.capacity() {
-            return;
+        if self.raw.capacity() == 0 || additional > self.raw.capacity() - self.raw.len() {
+            self.grow(additional);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, additional: usize) {
+        let wanted = self.len().saturating_add(additional);
         let bytes = wanted
             .max(self.capacity().saturating_mul(2))
             .max(ALIGN_BYTES);
@@ -94,6 +99,7 @@ impl AlignedBuf {
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.raw.extend_from_slice(bytes);

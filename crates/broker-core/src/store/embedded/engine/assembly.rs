@@ -200,10 +200,7 @@ impl<'a> Assembly<'a> {
                 extensions: entry.extensions,
             };
             self.builder.record(self.buf, placed.room, seq, |buf| {
-                buf.extend_from_slice(&head.encode());
-                buf.extend_from_slice(&append.head);
-                buf.extend_from_slice(entry.extensions);
-                buf.extend_from_slice(entry.payload);
+                head.write(entry.payload, buf);
             });
         }
     }
