@@ -43,11 +43,25 @@ impl Latencies {
         self.0.len()
     }
 
-    fn at(&self, quantile: f64) -> Duration {
+    /// How many took longer, to 0.1 %.
+    #[cfg(test)]
+    pub(crate) fn longer_than(&self, latency: Duration) -> u64 {
+        let upto = u64::try_from(latency.as_nanos()).expect("a short time");
+        self.len() - self.0.count_between(0, upto)
+    }
+
+    /// The numbers themselves, in nanoseconds.
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// What this share of them took at most.
+    pub(crate) fn at(&self, quantile: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(quantile))
     }
 
-    fn max(&self) -> Duration {
+    /// The longest.
+    pub(crate) fn max(&self) -> Duration {
         Duration::from_nanos(self.0.max())
     }
 }
@@ -134,12 +148,13 @@ impl Figure {
     }
 }
 
-fn micros(duration: Duration) -> f64 {
+/// For scripts.
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
 /// Three digits are enough, in the unit that keeps them before the point.
-fn readable(duration: Duration) -> String {
+pub(crate) fn readable(duration: Duration) -> String {
     let micros = micros(duration);
     if micros < 1000.0 {
         format!("{micros:.0} us")
@@ -151,7 +166,7 @@ fn readable(duration: Duration) -> String {
 }
 
 /// `1,234,567`.
-fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
