@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Done, Place};
+use crate::support::{Done, Place, feed, on_a_terminal};
 
 /// Runs a benchmark, which must go well and without a word, on a broker of its own.
 fn bench(place: &Place, arguments: &[&str]) -> Value {
@@ -327,8 +327,27 @@ fn bad_options_are_refused_before_anything_is_done() {
 #[test]
 fn progress_is_for_terminals() {
     let place = Place::new();
-    let mut command = place.command(&["bench", "pub", "--duration", "600ms"]);
+    let run = "bench pub --duration 600ms";
+    let mut command = place.command(&run.split(' ').collect::<Vec<_>>());
     command.env("TERM", "xterm");
     // Its standard error is a pipe, and has to stay empty.
     Done::new(command.output().unwrap()).ok();
+    for (arguments, term, is_shown) in [
+        (run.to_owned(), "xterm", true),
+        (run.to_owned(), "dumb", false),
+        (format!("{run} --json"), "xterm", false),
+    ] {
+        let Some(mut command) = on_a_terminal(&arguments) else {
+            return crate::support::skipped("script");
+        };
+        command
+            .env("BROKER_DATA", place.store())
+            .env("BROKER_NAME", "ann")
+            .env("TERM", term)
+            .env_remove("BROKER_URL");
+        let shown = String::from_utf8(feed(command, b"").stdout).unwrap();
+        assert!(shown.contains("0.6"), "{shown:?}");
+        assert_eq!(shown.contains("\rpublish  0."), is_shown, "{shown:?}");
+        assert_eq!(shown.contains('\x1b'), is_shown, "{shown:?}");
+    }
 }
