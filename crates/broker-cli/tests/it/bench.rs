@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Done, Place, feed, on_a_terminal};
+use crate::support::{Done, Place, SmallDisk, feed, on_a_terminal};
 
 /// Runs a benchmark, which must go well and without a word, on a broker of its own.
 fn bench(place: &Place, arguments: &[&str]) -> Value {
@@ -117,7 +117,8 @@ fn a_benchmark_for_people_says_what_it_measured() {
         "p99.9",
         "1 publisher x window 4096 (bulk 1), 2 subscribers, 1 room, 128 bytes a message",
         "open loop at 5000 messages a second",
-        "client broker",
+        "client: broker",
+        "bench fanout: ",
         "cores",
         "4 KiB written and synced",
         "us a delivery",
@@ -181,6 +182,19 @@ fn a_benchmark_runs_on_a_store_when_told_to() {
     let result = bench(&place, &cold);
     assert_eq!(result["settings"]["cold"], true);
     assert_eq!(result["replay"]["count"], 300);
+}
+
+#[test]
+fn what_is_in_memory_is_never_called_cold() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(place.directory("tmpfs"), 64 << 20) else {
+        return crate::support::skipped("mount");
+    };
+    let store = disk.path().join("store");
+    let cold = ["bench", "replay", "--count", "50", "--cold", "--data"];
+    place
+        .run(&[&cold[..], &[store.to_str().unwrap()]].concat())
+        .fails(2, &["--cold", "tmpfs", "--data"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What goes in comes out.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::support::{Done, Place, feed, json_lines, on_a_terminal};
 

@@ -91,11 +91,11 @@ impl Cpu {
         };
         let own = used(self.own);
         match (&self.server, self.servers) {
-            (ServerProcess::Own, _) => format!("client and broker, one process: {own}"),
+            (ServerProcess::Own, _) => format!("client and server, one process: {own}"),
             (ServerProcess::Beside { pid, name }, Some(time)) => {
-                format!("client {own}; broker ({name}, pid {pid}) {}", used(time))
+                format!("client {own}; server ({name}, pid {pid}) {}", used(time))
             }
-            _ => format!("client {own}; that of the broker's process is not known here"),
+            _ => format!("client {own}; that of the server's process is not known here"),
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
         };
         assert_eq!(
             cpu.text(),
-            "client 2.00 s, 2.00 us a message; broker (brokerd, pid 7) 1.00 s, 1.00 us a message"
+            "client 2.00 s, 2.00 us a message; server (brokerd, pid 7) 1.00 s, 1.00 us a message"
         );
         assert_eq!(cpu.json().pointer("/server_us_per"), Some(&1.0.into()));
     }

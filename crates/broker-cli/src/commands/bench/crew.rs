@@ -230,8 +230,9 @@ async fn together<T: 'static>(
 ) -> Result<(), Failure> {
     tokio::select! {
         biased;
-        Some(ended) = set.join_next() => Err(early(ended)),
+        // Once all have come together, one may have done its work before this is looked at.
         _ = start => Ok(()),
+        Some(ended) = set.join_next() => Err(early(ended)),
     }
 }
 

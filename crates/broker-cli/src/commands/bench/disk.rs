@@ -88,6 +88,17 @@ impl DiskProbe {
     }
 }
 
+/// Refuses a store that has no disk to be read from.
+pub(crate) fn check_cold(dir: &Path) -> Result<(), Failure> {
+    if is_memory(dir) {
+        return Err(Failure::usage(format!(
+            "--cold: {} is in memory (tmpfs) and cannot be cold: name a store on a disk with --data DIR",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Drops the log in this directory from the page cache. Its bytes are synced, so that none has to stay.
 pub(crate) fn drop_pages(dir: &Path) -> Result<(), Failure> {
     let failed = |what: &Path, error: io::Error| {
@@ -114,6 +125,19 @@ pub(crate) fn drop_pages(dir: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Unreachable, words));
     }
     Ok(())
+}
+
+/// Whether a directory is of a file system that has no disk.
+#[cfg(target_os = "linux")]
+fn is_memory(dir: &Path) -> bool {
+    /// `TMPFS_MAGIC` of `linux/magic.h`.
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_memory(_dir: &Path) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]

@@ -160,6 +160,8 @@ pub(crate) fn readable(duration: Duration) -> String {
         format!("{micros:.0} us")
     } else if micros < 100_000.0 {
         format!("{:.2} ms", micros / 1e3)
+    } else if micros < 1_000_000.0 {
+        format!("{:.0} ms", micros / 1e3)
     } else {
         format!("{:.2} s", micros / 1e6)
     }
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(grouped(1_234_567.0), "1,234,567");
         assert_eq!(readable(Duration::from_nanos(149_400)), "149 us");
         assert_eq!(readable(Duration::from_micros(1_500)), "1.50 ms");
+        assert_eq!(readable(Duration::from_millis(150)), "150 ms");
         assert_eq!(readable(Duration::from_millis(2_500)), "2.50 s");
     }
 

@@ -50,10 +50,10 @@ impl Report {
     fn lines(&self, out: &mut Vec<u8>) {
         let mut line = |name: &str, text: &str| put(out, format_args!("{name:<10} {text}\n"));
         let what = self.load.what.name();
-        line(&format!("bench {what}"), &self.load.text());
+        line(&format!("bench {what}:"), &self.load.text());
         line("at", &format!("{}; every message synced", self.place));
         let server = self.server_build.as_deref().unwrap_or("unknown");
-        line("versions", &format!("client {CLIENT}; broker {server}"));
+        line("versions", &format!("client: {CLIENT}; server: {server}"));
         line("machine", &self.machine.text());
         match &self.disk {
             Ok(probe) => line("disk", &probe.text()),

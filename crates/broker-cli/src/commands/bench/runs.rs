@@ -52,7 +52,7 @@ impl Bench {
     pub(crate) async fn run(self) -> Result<Report, Failure> {
         if self.load.cold {
             // Before an hour's filling.
-            self.cold_dir()?;
+            disk::check_cold(&self.cold_dir()?)?;
         }
         let disk = self.probe_disk().await;
         let measured = match self.load.what {
@@ -92,7 +92,6 @@ impl Bench {
             let words = "not measured: the store's directory is not known here (--data names it)";
             return Err(words.to_owned());
         };
-        let _phase = self.phase("disk", Limit::Count(0));
         let shown = dir.display().to_string();
         match tokio::task::spawn_blocking(move || DiskProbe::measure(&dir)).await {
             Ok(Ok(probe)) => Ok(probe),
