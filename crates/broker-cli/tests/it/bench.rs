@@ -262,6 +262,34 @@ fn an_open_loop_sends_all_that_is_due() {
     }
 }
 
+/// Everything is due at once and one message at a time is under way, so that all but the first are late:
+/// the latest had waited for so long when it was sent, and its latency has to say so.
+#[test]
+fn a_latency_holds_the_wait_for_the_send() {
+    let place = Place::new();
+    for (what, figures) in [
+        ("pub", &["publish"][..]),
+        ("sub", &["publish", "deliver"]),
+        ("fanout", &["publish", "deliver"]),
+        ("rtt", &["ack", "deliver"]),
+    ] {
+        let mut arguments = vec![what, "--rate", "10000000", "--count", "400"];
+        if what != "rtt" {
+            arguments.extend(["--window", "1"]);
+        }
+        if what == "fanout" {
+            arguments.extend(["--subs", "2"]);
+        }
+        let result = bench(&place, &arguments);
+        let worst = number(&result, "/late/worst_us");
+        assert!(worst > 0.0);
+        for figure in figures {
+            let max = number(&result, &format!("/{figure}/latency_us/max"));
+            assert!(max >= worst, "{figure}: {max} {worst} in {result}");
+        }
+    }
+}
+
 /// What a plotter reads of a file: value and count of each line.
 fn distribution(path: &Path) -> Vec<(f64, u64)> {
     let text = fs::read_to_string(path).unwrap();
