@@ -31,11 +31,11 @@ pub(crate) enum What {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     /// This, unless something else is given.
-    Default(u32),
+    Usually(u32),
     /// This, whatever is given.
     Always(u32),
 }
-use Takes::{Always, Default};
+use Takes::{Always, Usually};
 
 impl What {
     /// Its name on the command line.
@@ -57,23 +57,23 @@ impl What {
 
     fn rooms(self) -> Takes {
         match self {
-            Self::Pub | Self::Sub | Self::Replay => Default(1),
+            Self::Pub | Self::Sub | Self::Replay => Usually(1),
             Self::Fanout | Self::Rtt => Always(1),
-            Self::Rooms => Default(10_000),
+            Self::Rooms => Usually(10_000),
         }
     }
 
     fn pubs(self) -> Takes {
         match self {
-            Self::Pub | Self::Sub | Self::Rooms => Default(1),
+            Self::Pub | Self::Sub | Self::Rooms => Usually(1),
             Self::Fanout | Self::Replay | Self::Rtt => Always(1),
         }
     }
 
     fn subs(self) -> Takes {
         match self {
-            Self::Sub | Self::Replay => Default(1),
-            Self::Fanout => Default(100),
+            Self::Sub | Self::Replay => Usually(1),
+            Self::Fanout => Usually(100),
             // The publisher's own connection receives.
             Self::Rtt => Always(1),
             Self::Pub | Self::Rooms => Always(0),
@@ -84,18 +84,18 @@ impl What {
         match self {
             Self::Rtt => Always(1),
             // A window that is full holds messages back, which an open loop is not meant to do.
-            _ if has_rate && self.takes_rate() => Default(UNACKED_NUMBERS_MAX),
-            Self::Pub | Self::Sub | Self::Rooms => Default(64),
-            Self::Fanout => Default(512),
+            _ if has_rate && self.takes_rate() => Usually(UNACKED_NUMBERS_MAX),
+            Self::Pub | Self::Sub | Self::Rooms => Usually(64),
+            Self::Fanout => Usually(512),
             // Its messages only have to be there.
-            Self::Replay => Default(2048),
+            Self::Replay => Usually(2048),
         }
     }
 
     fn bulk(self) -> Takes {
         match self {
-            Self::Pub | Self::Sub | Self::Fanout => Default(1),
-            Self::Replay => Default(256),
+            Self::Pub | Self::Sub | Self::Fanout => Usually(1),
+            Self::Replay => Usually(256),
             Self::Rtt | Self::Rooms => Always(1),
         }
     }
@@ -147,7 +147,7 @@ impl Load {
     pub(crate) fn new(what: What, options: &BenchOptions) -> Result<Self, Failure> {
         let rooms = within("--rooms", options.rooms, what.rooms(), ROOMS_MAX)?;
         let rate = match options.rate.filter(|_| what.takes_rate()) {
-            Some(rate) => Some(within("--rate", Some(rate), Default(rate), RATE_MAX)?),
+            Some(rate) => Some(within("--rate", Some(rate), Usually(rate), RATE_MAX)?),
             None => None,
         };
         let window = what.window(rate.is_some());
@@ -296,9 +296,9 @@ fn size(text: Option<&str>) -> Result<usize, Failure> {
 
 fn within(name: &str, given: Option<u32>, takes: Takes, max: u32) -> Result<u32, Failure> {
     match (takes, given) {
-        (Always(value), _) | (Default(value), None) => Ok(value),
-        (Default(_), Some(value)) if (1..=max).contains(&value) => Ok(value),
-        (Default(_), Some(value)) => Err(Failure::usage(format!(
+        (Always(value), _) | (Usually(value), None) => Ok(value),
+        (Usually(_), Some(value)) if (1..=max).contains(&value) => Ok(value),
+        (Usually(_), Some(value)) => Err(Failure::usage(format!(
             "{name} takes 1 to {max}, not {value}"
         ))),
     }

@@ -113,10 +113,23 @@ struct Reader<'a> {
     told: u64,
 }
 
+/// A message of a room, or what ended its subscription.
+type Entry = (u32, Result<Item, Error>);
+
+/// What a reader has waited for.
+enum Next {
+    /// An entry; none when all subscriptions have ended.
+    Entry(Option<Entry>),
+    /// How many messages there are.
+    Total,
+    /// Nothing, for too long or because the publishers have failed.
+    Nothing,
+}
+
 impl Reader<'_> {
     async fn follow(
         &mut self,
-        mut items: impl Stream<Item = (u32, Result<Item, Error>)> + Unpin,
+        mut items: impl Stream<Item = Entry> + Unpin,
     ) -> Result<(), Failure> {
         let mut total = self.audience.total.clone();
         loop {
@@ -127,30 +140,40 @@ impl Reader<'_> {
                     return Ok(());
                 }
                 let next = match items.next().now_or_never() {
-                    Some(next) => next,
-                    None => {
-                        self.tell();
-                        tokio::select! {
-                            biased;
-                            next = items.next() => next,
-                            changed = total.changed(), if known.is_none() => match changed {
-                                Ok(()) => break,
-                                // The publishers have failed and say why.
-                                Err(_) => return Ok(()),
-                            },
-                            // What is missing does not come: the end is judged.
-                            () = tokio::time::sleep(self.audience.patience), if known.is_some() => return Ok(()),
-                        }
-                    }
+                    Some(entry) => Next::Entry(entry),
+                    None => self.wait(&mut items, &mut total, known.is_some()).await,
                 };
                 match next {
-                    Some((number, item)) => self.take(number, item?)?,
-                    None => return Err(Failure::new(Exit::Protocol, "the subscriptions ended")),
+                    Next::Entry(Some((number, item))) => self.take(number, item?)?,
+                    Next::Entry(None) => {
+                        return Err(Failure::new(Exit::Protocol, "the subscriptions ended"));
+                    }
+                    Next::Total => break,
+                    // The end is judged by those who know what was sent.
+                    Next::Nothing => return Ok(()),
                 }
             }
             self.tell();
             // A stream that is always ready would keep everybody else from running.
             tokio::task::yield_now().await;
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        items: &mut (impl Stream<Item = Entry> + Unpin),
+        total: &mut watch::Receiver<Option<u64>>,
+        is_known: bool,
+    ) -> Next {
+        self.tell();
+        tokio::select! {
+            biased;
+            entry = items.next() => Next::Entry(entry),
+            told = total.changed(), if !is_known => match told {
+                Ok(()) => Next::Total,
+                Err(_) => Next::Nothing,
+            },
+            () = tokio::time::sleep(self.audience.patience), if is_known => Next::Nothing,
         }
     }
 
