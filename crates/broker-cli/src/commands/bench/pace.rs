@@ -159,9 +159,14 @@ impl Pace {
         self.schedule.call(publisher, nth)
     }
 
-    /// The moment at which a call is due; now before the start.
+    /// When it was started; now before that.
+    pub(crate) fn began(&self) -> Instant {
+        self.start.get().copied().unwrap_or_else(Instant::now)
+    }
+
+    /// The moment at which a call is due.
     pub(crate) fn moment(&self, call: Call) -> Instant {
-        let start = self.start.get().copied().unwrap_or_else(Instant::now);
+        let start = self.began();
         start.checked_add(call.due).unwrap_or(start)
     }
 

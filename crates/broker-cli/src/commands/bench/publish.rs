@@ -28,7 +28,7 @@ pub(crate) struct Published {
     pub(crate) acked: Vec<(u32, u64)>,
     /// How long they took.
     pub(crate) timing: Timing,
-    /// Its first send.
+    /// Its first send; in an open loop the start for all.
     pub(crate) began: Instant,
     /// Its last acknowledgement.
     pub(crate) ended: Instant,
@@ -113,11 +113,17 @@ pub(crate) async fn publish(task: Arc<Task>, publisher: u32) -> Result<Published
         timing: Timing::new(),
     };
     task.start.wait().await;
-    let began = Instant::now();
-    match &task.tempo {
-        Tempo::Window(budget, gate) => worker.run(budget, gate.as_deref()).await?,
-        Tempo::Pace(pace) => worker.keep_pace(pace).await?,
-    }
+    let began = match &task.tempo {
+        Tempo::Window(budget, gate) => {
+            let began = Instant::now();
+            worker.run(budget, gate.as_deref()).await?;
+            began
+        }
+        Tempo::Pace(pace) => {
+            worker.keep_pace(pace).await?;
+            pace.began()
+        }
+    };
     let ended = Instant::now();
     let (timing, rooms) = (worker.timing, worker.rooms);
     client.shutdown().await?;

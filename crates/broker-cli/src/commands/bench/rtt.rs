@@ -37,10 +37,13 @@ pub(crate) async fn round_trips(
     let room = stage.room(&client, 0)?;
     let items = room.subscribe(StartAt::START).wait(true).await?;
     let budget = Budget::new(load.limit);
-    if let Some(pace) = &pace {
-        pace.start()?;
-    }
-    let began = Instant::now();
+    let began = match &pace {
+        Some(pace) => {
+            pace.start()?;
+            pace.began()
+        }
+        None => Instant::now(),
+    };
     let mut trips = Trips {
         stage,
         size: load.size,
