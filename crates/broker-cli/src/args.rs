@@ -338,14 +338,21 @@ pub(crate) struct DemoArgs {
 #[command(after_help = "\
 Examples:
   broker bench pub --pubs 64 --window 16 --size 128
-  broker bench sub --subs 100 --count 100000
+  broker bench fanout --subs 100 --rate 1000 --hdr fanout.hgrm
+  broker bench replay --count 1000000 --size 1KiB --cold
   broker --server tcp://127.0.0.1:9876 bench rtt --duration 5s --json
 
 Without --server and --data it measures a broker of its own in a directory that is removed
 afterwards (it lies beside the default store, so that the same disk is measured). On a store of
 yours it leaves rooms named bench-RUN-NUMBER behind.
 Every message carries its publisher and a counter; readers check them, and a message lost, doubled
-or out of order ends the command with exit code 6.")]
+or out of order ends the command with exit code 6.
+
+Without --rate messages are sent as fast as the window allows, and a latency begins when its message
+is sent. With --rate the time of every message is fixed beforehand and its latency begins then, so
+that a stall counts against every message that was due in it. All that are due are sent, if late.
+Beside the figures stand what they depend on: settings, versions, the machine and its load, the CPU
+time of client and server, and how long the disk takes for 4 KiB, measured just before.")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[command(subcommand)]
@@ -357,8 +364,14 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// Publishing: messages a second, and the time from send to durable
     Pub(BenchOptions),
-    /// Live delivery: messages a second to all subscribers, and the time from send to receipt
+    /// Live delivery, many to many: publishers and subscribers of all rooms; the window counts what is
+    /// not acknowledged, so that subscribers may fall behind
     Sub(BenchOptions),
+    /// Live delivery, one to many: one publisher and the subscribers of one room; without --rate the
+    /// window counts what a subscriber has not got yet, so that all of it is live
+    Fanout(BenchOptions),
+    /// Reading history: messages are stored, then read from the start
+    Replay(BenchOptions),
     /// One message at a time: from send to durable, and from send to receipt
     Rtt(BenchOptions),
     /// Many rooms: making them with one message each, and listing them
@@ -366,42 +379,59 @@ pub(crate) enum BenchCommand {
 }
 
 /// The load.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct BenchOptions {
     /// Bytes of a message, at least 32 (128, 1KiB, 64KiB) [default: 128]
     #[arg(long, value_name = "BYTES")]
     pub(crate) size: Option<String>,
 
-    /// How many rooms [default: 1; bench rooms: 10000]
+    /// How many rooms [default: 1; bench rooms: 10000; bench fanout and rtt: always 1]
     #[arg(long, value_name = "N")]
     pub(crate) rooms: Option<u32>,
 
-    /// How many publishers, each on a connection of its own [default: 1; bench rtt: always 1]
+    /// How many publishers, each on a connection of its own [default: 1; bench fanout, replay and rtt:
+    /// always 1]
     #[arg(long, value_name = "N")]
     pub(crate) pubs: Option<u32>,
 
-    /// bench sub: how many subscribers, each on a connection of its own and following every room
-    /// [default: 1]
+    /// bench sub, fanout and replay: how many subscribers, each on a connection of its own and
+    /// following every room [default: 1; bench fanout: 100]
     #[arg(long, value_name = "N")]
     pub(crate) subs: Option<u32>,
 
-    /// How many messages a publisher has in flight [default: 64; bench rtt: always 1]
+    /// How many messages a publisher has in flight [default: 64; with --rate: 4096; bench fanout: 512;
+    /// bench replay: 2048; bench rtt: always 1]
     #[arg(long, value_name = "N")]
     pub(crate) window: Option<u32>,
 
-    /// How many messages a call sends [default: 1; bench rtt and rooms: always 1]
+    /// How many messages a call sends [default: 1; bench replay: 256; bench rtt and rooms: always 1]
     #[arg(long, value_name = "N")]
     pub(crate) bulk: Option<u32>,
 
-    /// Stop after this many messages, all publishers together (bench rooms: always one a room)
+    /// Send this many messages a second, all publishers together, at times that are fixed beforehand;
+    /// not bench replay and rooms
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<u32>,
+
+    /// Stop after this many messages, all publishers together [bench replay: default 1000000; bench
+    /// rooms: always one a room]
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<u64>,
 
-    /// Stop after this long [default: 3s; not bench rooms]
+    /// Stop after this long [default: 3s; not bench replay and rooms]
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<String>,
 
-    /// Print one JSON object
+    /// bench replay: drop the log from the page cache first; without it, it is read once before
+    #[arg(long)]
+    pub(crate) cold: bool,
+
+    /// Write the latencies, in milliseconds, as an HdrHistogram percentile distribution; when there
+    /// are two, to x.publish.hgrm and x.deliver.hgrm for x.hgrm (bench rtt: ack and deliver)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
+
+    /// Print one JSON object, and no progress
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -33,7 +33,10 @@ fn help() {
         "admin-log-dump.txt",
         &place.text(&["admin", "log", "dump", "--help"]),
     );
-    golden("bench-pub.txt", &place.text(&["bench", "pub", "--help"]));
+    for what in ["pub", "fanout"] {
+        let name = format!("bench-{what}.txt");
+        golden(&name, &place.text(&["bench", what, "--help"]));
+    }
     assert!(!place.store().exists(), "help makes no store");
 }
 

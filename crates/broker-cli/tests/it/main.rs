@@ -4,7 +4,8 @@
 
 mod admin;
 mod arguments;
-mod bench_and_demo;
+mod bench;
+mod demo;
 mod listing;
 mod refusals;
 mod send_and_read;

@@ -1,9 +1,9 @@
 //! What goes in comes out.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::support::{Done, Place, feed, json_lines};
+use crate::support::{Done, Place, feed, json_lines, on_a_terminal};
 
 #[test]
 fn a_message_comes_back_in_every_form() {
@@ -358,15 +358,9 @@ fn a_terminal_gets_text_that_it_does_not_obey() {
             "\u{1b}[2Jone\ntwo\u{202e}\u{9b}31m\x07".as_bytes(),
         )
         .ok();
-    let Ok(found) = Command::new("script").arg("--version").output() else {
+    let Some(mut command) = on_a_terminal("read lobby") else {
         return crate::support::skipped("script");
     };
-    if !found.status.success() {
-        return crate::support::skipped("script");
-    }
-    let line = format!("{} read lobby", env!("CARGO_BIN_EXE_broker"));
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]);
     command
         .env("BROKER_DATA", place.store())
         .env("BROKER_NAME", "ann")

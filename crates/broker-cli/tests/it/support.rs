@@ -115,6 +115,15 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Done {
     })
 }
 
+/// The binary on a terminal, if this system has the program that makes one; both outputs come out as one.
+pub(crate) fn on_a_terminal(arguments: &str) -> Option<Command> {
+    let found = Command::new("script").arg("--version").output().ok()?;
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_broker"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]);
+    found.status.success().then_some(command)
+}
+
 impl Done {
     pub(crate) fn new(output: Output) -> Self {
         Self {

@@ -43,11 +43,25 @@ impl Latencies {
         self.0.len()
     }
 
-    fn at(&self, quantile: f64) -> Duration {
+    /// How many took longer, to 0.1 %.
+    #[cfg(test)]
+    pub(crate) fn longer_than(&self, latency: Duration) -> u64 {
+        let upto = u64::try_from(latency.as_nanos()).expect("a short time");
+        self.len() - self.0.count_between(0, upto)
+    }
+
+    /// The numbers themselves, in nanoseconds.
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// What this share of them took at most.
+    pub(crate) fn at(&self, quantile: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(quantile))
     }
 
-    fn max(&self) -> Duration {
+    /// The longest.
+    pub(crate) fn max(&self) -> Duration {
         Duration::from_nanos(self.0.max())
     }
 }
@@ -134,24 +148,27 @@ impl Figure {
     }
 }
 
-fn micros(duration: Duration) -> f64 {
+/// For scripts.
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
 /// Three digits are enough, in the unit that keeps them before the point.
-fn readable(duration: Duration) -> String {
+pub(crate) fn readable(duration: Duration) -> String {
     let micros = micros(duration);
     if micros < 1000.0 {
         format!("{micros:.0} us")
     } else if micros < 100_000.0 {
         format!("{:.2} ms", micros / 1e3)
+    } else if micros < 1_000_000.0 {
+        format!("{:.0} ms", micros / 1e3)
     } else {
         format!("{:.2} s", micros / 1e6)
     }
 }
 
 /// `1,234,567`.
-fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -174,6 +191,7 @@ mod tests {
         assert_eq!(grouped(1_234_567.0), "1,234,567");
         assert_eq!(readable(Duration::from_nanos(149_400)), "149 us");
         assert_eq!(readable(Duration::from_micros(1_500)), "1.50 ms");
+        assert_eq!(readable(Duration::from_millis(150)), "150 ms");
         assert_eq!(readable(Duration::from_millis(2_500)), "2.50 s");
     }
 

@@ -1,8 +1,6 @@
-//! What a benchmark does: its options, judged, and when it has done enough.
+//! [`Load`]: what a benchmark does: its options, judged.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_proto::limits::{PAYLOAD_BYTES_MAX, UNACKED_NUMBERS_MAX};
 use serde_json::{Value, json};
@@ -17,13 +15,27 @@ use crate::units;
 pub(crate) enum What {
     /// Publishing.
     Pub,
-    /// Live delivery.
+    /// Live delivery, many to many.
     Sub,
+    /// Live delivery, one to many.
+    Fanout,
+    /// Reading history.
+    Replay,
     /// One at a time.
     Rtt,
     /// Many rooms.
     Rooms,
 }
+
+/// What an option is to a benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// This, unless something else is given.
+    Usually(u32),
+    /// This, whatever is given.
+    Always(u32),
+}
+use Takes::{Always, Usually};
 
 impl What {
     /// Its name on the command line.
@@ -31,8 +43,60 @@ impl What {
         match self {
             Self::Pub => "pub",
             Self::Sub => "sub",
+            Self::Fanout => "fanout",
+            Self::Replay => "replay",
             Self::Rtt => "rtt",
             Self::Rooms => "rooms",
+        }
+    }
+
+    /// Whether messages can be due at times of their own.
+    fn takes_rate(self) -> bool {
+        !matches!(self, Self::Replay | Self::Rooms)
+    }
+
+    fn rooms(self) -> Takes {
+        match self {
+            Self::Pub | Self::Sub | Self::Replay => Usually(1),
+            Self::Fanout | Self::Rtt => Always(1),
+            Self::Rooms => Usually(10_000),
+        }
+    }
+
+    fn pubs(self) -> Takes {
+        match self {
+            Self::Pub | Self::Sub | Self::Rooms => Usually(1),
+            Self::Fanout | Self::Replay | Self::Rtt => Always(1),
+        }
+    }
+
+    fn subs(self) -> Takes {
+        match self {
+            Self::Sub | Self::Replay => Usually(1),
+            Self::Fanout => Usually(100),
+            // The publisher's own connection receives.
+            Self::Rtt => Always(1),
+            Self::Pub | Self::Rooms => Always(0),
+        }
+    }
+
+    fn window(self, has_rate: bool) -> Takes {
+        match self {
+            Self::Rtt => Always(1),
+            // A window that is full holds messages back, which an open loop is not meant to do.
+            _ if has_rate && self.takes_rate() => Usually(UNACKED_NUMBERS_MAX),
+            Self::Pub | Self::Sub | Self::Rooms => Usually(64),
+            Self::Fanout => Usually(512),
+            // Its messages only have to be there.
+            Self::Replay => Usually(2048),
+        }
+    }
+
+    fn bulk(self) -> Takes {
+        match self {
+            Self::Pub | Self::Sub | Self::Fanout => Usually(1),
+            Self::Replay => Usually(256),
+            Self::Rtt | Self::Rooms => Always(1),
         }
     }
 }
@@ -54,8 +118,12 @@ pub(crate) struct Load {
     pub(crate) window: u32,
     /// Messages of one call.
     pub(crate) bulk: u32,
+    /// Messages a second of all publishers, if they are due at times of their own.
+    pub(crate) rate: Option<u32>,
     /// When it has done enough.
     pub(crate) limit: Limit,
+    /// Whether the log is to be read from the disk and not from memory.
+    pub(crate) cold: bool,
 }
 
 /// When a benchmark has done enough.
@@ -70,71 +138,86 @@ pub(crate) enum Limit {
 /// No machine serves more of each; a slip of the finger shall not try.
 const ROOMS_MAX: u32 = 10_000_000;
 const PEERS_MAX: u32 = 10_000;
+const RATE_MAX: u32 = 10_000_000;
+/// How many messages are stored to be read.
+const REPLAYED: u64 = 1_000_000;
 
 impl Load {
     /// Judges the options.
     pub(crate) fn new(what: What, options: &BenchOptions) -> Result<Self, Failure> {
-        let rooms = within(
-            "--rooms",
-            options.rooms,
-            if what == What::Rooms { 10_000 } else { 1 },
-            ROOMS_MAX,
-        )?;
-        let window = if what == What::Rtt {
-            1
-        } else {
-            within("--window", options.window, 64, UNACKED_NUMBERS_MAX)?
+        let rooms = within("--rooms", options.rooms, what.rooms(), ROOMS_MAX)?;
+        let rate = match options.rate.filter(|_| what.takes_rate()) {
+            Some(rate) => Some(within("--rate", Some(rate), Usually(rate), RATE_MAX)?),
+            None => None,
         };
-        let bulk = match what {
-            What::Rtt | What::Rooms => 1,
-            What::Pub | What::Sub => within("--bulk", options.bulk, 1, UNACKED_NUMBERS_MAX)?,
-        };
+        let window = what.window(rate.is_some());
+        let window = within("--window", options.window, window, UNACKED_NUMBERS_MAX)?;
+        let bulk = within("--bulk", options.bulk, what.bulk(), UNACKED_NUMBERS_MAX)?;
+        // A window that is too small for a default makes the default smaller.
+        let bulk = options.bulk.map_or(bulk.min(window), |_| bulk);
         if bulk > window {
             return Err(Failure::usage(format!(
                 "--bulk {bulk} does not fit into --window {window}"
             )));
         }
-        let pubs = match what {
-            What::Rtt => 1,
-            // A room is made once.
-            What::Rooms => within("--pubs", options.pubs, 1, PEERS_MAX)?.min(rooms),
-            What::Pub | What::Sub => within("--pubs", options.pubs, 1, PEERS_MAX)?,
-        };
-        let limit = match what {
-            What::Rooms => Limit::Count(rooms.into()),
-            _ => limit(options)?,
-        };
+        let pubs = within("--pubs", options.pubs, what.pubs(), PEERS_MAX)?;
         Ok(Self {
             what,
             size: size(options.size.as_deref())?,
             rooms,
-            pubs,
-            subs: match what {
-                What::Sub => within("--subs", options.subs, 1, PEERS_MAX)?,
-                // The publisher's own connection receives.
-                What::Rtt => 1,
-                What::Pub | What::Rooms => 0,
+            // A room is made once.
+            pubs: if what == What::Rooms {
+                pubs.min(rooms)
+            } else {
+                pubs
             },
+            subs: within("--subs", options.subs, what.subs(), PEERS_MAX)?,
             window,
             bulk,
-            limit,
+            rate,
+            limit: match what {
+                What::Rooms => Limit::Count(rooms.into()),
+                What::Replay => Limit::Count(count(options.count.unwrap_or(REPLAYED))?),
+                _ => limit(options)?,
+            },
+            cold: options.cold && what == What::Replay,
         })
     }
 
     /// The options that were given and mean nothing to this benchmark.
     pub(crate) fn ignored(what: What, options: &BenchOptions) -> Vec<&'static str> {
-        let rtt = what == What::Rtt;
-        let rooms = what == What::Rooms;
+        let fixed = |given: Option<u32>, takes| given.is_some() && matches!(takes, Always(_));
+        let (rooms, replay) = (what == What::Rooms, what == What::Replay);
         let given = [
-            ("--pubs", rtt && options.pubs.is_some()),
-            ("--subs", what != What::Sub && options.subs.is_some()),
-            ("--window", rtt && options.window.is_some()),
-            ("--bulk", (rtt || rooms) && options.bulk.is_some()),
+            ("--rooms", fixed(options.rooms, what.rooms())),
+            ("--pubs", fixed(options.pubs, what.pubs())),
+            ("--subs", fixed(options.subs, what.subs())),
+            ("--window", fixed(options.window, what.window(false))),
+            ("--bulk", fixed(options.bulk, what.bulk())),
+            ("--rate", !what.takes_rate() && options.rate.is_some()),
             ("--count", rooms && options.count.is_some()),
-            ("--duration", rooms && options.duration.is_some()),
+            (
+                "--duration",
+                (rooms || replay) && options.duration.is_some(),
+            ),
+            ("--cold", !replay && options.cold),
+            ("--hdr", replay && options.hdr.is_some()),
         ];
         let ignored = given.into_iter().filter(|(_, ignored)| *ignored);
         ignored.map(|(name, _)| name).collect()
+    }
+
+    /// The figures that have latencies.
+    pub(crate) fn timed(&self) -> &'static [&'static str] {
+        match self.what {
+            What::Pub => &["publish"],
+            What::Sub => &["publish", "deliver"],
+            What::Fanout if self.rate.is_some() => &["publish", "deliver"],
+            What::Fanout => &["publish"],
+            What::Rtt => &["ack", "deliver"],
+            What::Rooms => &["create"],
+            What::Replay => &[],
+        }
     }
 
     /// The rooms that a publisher sends to, in turn: its share when there are enough, else one that it
@@ -152,34 +235,54 @@ impl Load {
 
     /// The settings for scripts.
     pub(crate) fn json(&self) -> Value {
-        let mut settings = json!({
-            "size": self.size, "rooms": self.rooms, "pubs": self.pubs, "subs": self.subs, "window": self.window, "bulk": self.bulk,
-        });
-        let (name, value) = match self.limit {
-            Limit::Count(count) => ("count", json!(count)),
-            Limit::Duration(duration) => ("duration_seconds", json!(duration.as_secs_f64())),
+        let (count, duration) = match self.limit {
+            Limit::Count(count) => (Some(count), None),
+            Limit::Duration(duration) => (None, Some(duration.as_secs_f64())),
         };
+        let mut settings = json!({
+            "size": self.size, "rooms": self.rooms, "pubs": self.pubs, "subs": self.subs,
+            "window": self.window, "bulk": self.bulk, "rate": self.rate,
+        });
         if let Some(settings) = settings.as_object_mut() {
-            settings.insert(name.to_owned(), value);
+            let mut put = |name: &str, value: Value| settings.insert(name.to_owned(), value);
+            count.map(|count| put("count", count.into()));
+            duration.map(|duration| put("duration_seconds", duration.into()));
+            (self.what == What::Replay).then(|| put("cold", self.cold.into()));
         }
         settings
     }
 
     /// The settings for people.
     pub(crate) fn text(&self) -> String {
-        let limit = match self.limit {
+        let counted = |count: u32, what: &str| match count {
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
+        let mut parts = vec![format!(
+            "{} x window {} (bulk {})",
+            counted(self.pubs, "publisher"),
+            self.window,
+            self.bulk
+        )];
+        if self.subs > 0 {
+            parts.push(counted(self.subs, "subscriber"));
+        }
+        parts.push(counted(self.rooms, "room"));
+        parts.push(format!("{} bytes a message", self.size));
+        if let Some(rate) = self.rate {
+            parts.push(format!(
+                "open loop at {}",
+                counted(rate, "message") + " a second"
+            ));
+        }
+        parts.push(match self.limit {
             Limit::Count(count) => format!("{count} messages"),
             Limit::Duration(duration) => format!("{} s", duration.as_secs_f64()),
-        };
-        let subs = if matches!(self.what, What::Sub | What::Rtt) {
-            format!(", {} subscribers", self.subs)
-        } else {
-            String::new()
-        };
-        format!(
-            "{} publishers x window {} (bulk {}){subs}, {} rooms, {} bytes a message, {limit}",
-            self.pubs, self.window, self.bulk, self.rooms, self.size
-        )
+        });
+        if self.what == What::Replay {
+            parts.push(if self.cold { "cold" } else { "warm" }.to_owned());
+        }
+        parts.join(", ")
     }
 }
 
@@ -191,19 +294,26 @@ fn size(text: Option<&str>) -> Result<usize, Failure> {
     })
 }
 
-fn within(name: &str, given: Option<u32>, default: u32, max: u32) -> Result<u32, Failure> {
-    match given.unwrap_or(default) {
-        value if (1..=max).contains(&value) => Ok(value),
-        value => Err(Failure::usage(format!(
+fn within(name: &str, given: Option<u32>, takes: Takes, max: u32) -> Result<u32, Failure> {
+    match (takes, given) {
+        (Always(value), _) | (Usually(value), None) => Ok(value),
+        (Usually(_), Some(value)) if (1..=max).contains(&value) => Ok(value),
+        (Usually(_), Some(value)) => Err(Failure::usage(format!(
             "{name} takes 1 to {max}, not {value}"
         ))),
     }
 }
 
+fn count(count: u64) -> Result<u64, Failure> {
+    if count == 0 {
+        return Err(Failure::usage("--count takes a number above zero"));
+    }
+    Ok(count)
+}
+
 fn limit(options: &BenchOptions) -> Result<Limit, Failure> {
     match (options.count, options.duration.as_deref()) {
-        (Some(0), _) => Err(Failure::usage("--count takes a number above zero")),
-        (Some(count), _) => Ok(Limit::Count(count)),
+        (Some(given), _) => Ok(Limit::Count(count(given)?)),
         (None, None) => Ok(Limit::Duration(Duration::from_secs(3))),
         (None, Some(text)) => match units::duration(text, true) {
             Some(duration) if !duration.is_zero() => Ok(Limit::Duration(duration)),
@@ -214,66 +324,34 @@ fn limit(options: &BenchOptions) -> Result<Limit, Failure> {
     }
 }
 
-/// What is left to send, shared by all publishers. Its time begins when the first of them asks.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    left: AtomicU64,
-    duration: Option<Duration>,
-    until: OnceLock<Option<Instant>>,
-}
-
-impl Budget {
-    /// All of it.
-    pub(crate) fn new(limit: Limit) -> Self {
-        let (left, duration) = match limit {
-            Limit::Count(count) => (count, None),
-            Limit::Duration(duration) => (u64::MAX, Some(duration)),
-        };
-        Self {
-            left: AtomicU64::new(left),
-            duration,
-            until: OnceLock::new(),
-        }
-    }
-
-    /// Takes leave to send up to `wanted` messages; 0 means that it is enough.
-    pub(crate) fn take(&self, wanted: u32) -> u32 {
-        if let Some(duration) = self.duration {
-            let now = Instant::now();
-            let until = self.until.get_or_init(|| now.checked_add(duration));
-            if until.is_some_and(|until| now >= until) {
-                return 0;
-            }
-        }
-        let take = |left: u64| Some(left.saturating_sub(wanted.into()));
-        let before = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .unwrap_or_else(|left| left);
-        u32::try_from(before.min(wanted.into())).unwrap_or(wanted)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn options() -> BenchOptions {
+        BenchOptions::default()
+    }
+
+    /// Everything is given.
+    fn all() -> BenchOptions {
         BenchOptions {
-            size: None,
-            rooms: None,
-            pubs: None,
-            subs: None,
-            window: None,
-            bulk: None,
-            count: None,
+            size: Some("64".to_owned()),
+            rooms: Some(7),
+            pubs: Some(7),
+            subs: Some(7),
+            window: Some(7),
+            bulk: Some(7),
+            rate: Some(7),
+            count: Some(7),
             duration: None,
+            cold: true,
+            hdr: Some("x".into()),
             json: false,
         }
     }
 
     #[test]
-    fn defaults_and_limits() {
+    fn defaults() {
         let load = Load::new(What::Pub, &options()).expect("defaults are fine");
         assert_eq!(
             (load.size, load.rooms, load.pubs, load.window, load.bulk),
@@ -282,70 +360,90 @@ mod tests {
         assert_eq!(load.limit, Limit::Duration(Duration::from_secs(3)));
         let rooms = Load::new(What::Rooms, &options()).expect("defaults are fine");
         assert_eq!((rooms.rooms, rooms.limit), (10_000, Limit::Count(10_000)));
+        let fanout = Load::new(What::Fanout, &options()).expect("defaults are fine");
+        assert_eq!((fanout.pubs, fanout.subs, fanout.window), (1, 100, 512));
+        let replay = Load::new(What::Replay, &options()).expect("defaults are fine");
+        assert_eq!((replay.subs, replay.limit), (1, Limit::Count(REPLAYED)));
+        let open = BenchOptions {
+            rate: Some(10),
+            ..options()
+        };
+        let open = Load::new(What::Pub, &open).expect("fine");
+        assert_eq!((open.rate, open.window), (Some(10), UNACKED_NUMBERS_MAX));
+    }
+
+    #[test]
+    fn what_is_ignored_has_no_effect() {
         let few = BenchOptions {
             pubs: Some(9),
             rooms: Some(4),
-            bulk: Some(8),
             ..options()
         };
         let few = Load::new(What::Rooms, &few).expect("a room each");
         assert_eq!((few.pubs, few.bulk), (4, 1));
-        let rtt = Load::new(
-            What::Rtt,
-            &BenchOptions {
-                pubs: Some(9),
-                window: Some(9),
-                ..options()
-            },
-        )
-        .expect("one at a time");
-        assert_eq!((rtt.pubs, rtt.window), (1, 1));
-        for wrong in [
-            BenchOptions {
-                size: Some("31".to_owned()),
-                ..options()
-            },
-            BenchOptions {
-                size: Some("9MiB".to_owned()),
-                ..options()
-            },
-            BenchOptions {
-                rooms: Some(0),
-                ..options()
-            },
-            BenchOptions {
-                window: Some(4097),
-                ..options()
-            },
-            BenchOptions {
-                bulk: Some(65),
-                ..options()
-            },
-            BenchOptions {
-                count: Some(0),
-                ..options()
-            },
-            BenchOptions {
-                duration: Some("0s".to_owned()),
-                ..options()
-            },
+        for (what, ignored) in [
+            (What::Pub, &["--subs", "--cold"][..]),
+            (What::Sub, &["--cold"]),
+            (What::Fanout, &["--rooms", "--pubs", "--cold"]),
+            (What::Replay, &["--pubs", "--rate", "--hdr"]),
+            (
+                What::Rtt,
+                &[
+                    "--rooms", "--pubs", "--subs", "--window", "--bulk", "--cold",
+                ],
+            ),
+            (
+                What::Rooms,
+                &["--subs", "--bulk", "--rate", "--count", "--cold"],
+            ),
         ] {
-            assert!(Load::new(What::Pub, &wrong).is_err(), "{wrong:?}");
+            assert_eq!(Load::ignored(what, &all()), ignored, "{what:?}");
+            assert_eq!(Load::ignored(what, &options()), [""; 0]);
+            let load = Load::new(what, &all()).expect("fine");
+            let got = [
+                ("--rooms", load.rooms == 7),
+                ("--pubs", load.pubs == 7),
+                ("--subs", load.subs == 7),
+                ("--window", load.window == 7),
+                ("--bulk", load.bulk == 7),
+                ("--rate", load.rate == Some(7)),
+                ("--cold", load.cold),
+            ];
+            for (name, taken) in got {
+                assert_eq!(taken, !ignored.contains(&name), "{what:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let wrong: [fn(&mut BenchOptions); 9] = [
+            |options| options.size = Some("31".to_owned()),
+            |options| options.size = Some("9MiB".to_owned()),
+            |options| options.rooms = Some(0),
+            |options| options.window = Some(4097),
+            |options| options.bulk = Some(65),
+            |options| options.count = Some(0),
+            |options| options.rate = Some(0),
+            |options| options.rate = Some(RATE_MAX + 1),
+            |options| options.duration = Some("0s".to_owned()),
+        ];
+        for change in wrong {
+            let mut options = options();
+            change(&mut options);
+            assert!(Load::new(What::Pub, &options).is_err(), "{options:?}");
         }
     }
 
     #[test]
     fn every_room_has_a_publisher_and_every_publisher_a_room() {
         for (pubs, rooms) in [(1, 1), (4, 1), (3, 2), (2, 7), (5, 5)] {
-            let load = Load::new(
-                What::Pub,
-                &BenchOptions {
-                    pubs: Some(pubs),
-                    rooms: Some(rooms),
-                    ..options()
-                },
-            )
-            .expect("fine");
+            let options = BenchOptions {
+                pubs: Some(pubs),
+                rooms: Some(rooms),
+                ..options()
+            };
+            let load = Load::new(What::Pub, &options).expect("fine");
             let shares: Vec<Vec<u32>> = (0..pubs)
                 .map(|publisher| load.rooms_of(publisher).collect())
                 .collect();
@@ -355,21 +453,5 @@ mod tests {
             all.dedup();
             assert_eq!(all, (0..rooms).collect::<Vec<_>>(), "{pubs} publishers");
         }
-    }
-
-    #[test]
-    fn a_budget_is_spent_once() {
-        let budget = Budget::new(Limit::Count(10));
-        assert_eq!(
-            [
-                budget.take(4),
-                budget.take(4),
-                budget.take(4),
-                budget.take(4)
-            ],
-            [4, 4, 2, 0]
-        );
-        let over = Budget::new(Limit::Duration(Duration::ZERO));
-        assert_eq!(over.take(1), 0);
     }
 }

@@ -1,7 +1,4 @@
-//! What every benchmark message carries, and the check that none is lost, doubled or reordered.
-
-use std::collections::HashMap;
-use std::fmt;
+//! [`Stamp`]: what every benchmark message carries.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -22,7 +19,7 @@ pub(crate) struct Stamp {
     pub(crate) room: u32,
     /// Which message of this publisher in this room, from 0.
     pub(crate) counter: u64,
-    /// When it was sent.
+    /// When it was sent; in an open loop when it was due.
     pub(crate) sent_ns: u64,
 }
 
@@ -56,180 +53,9 @@ impl Stamp {
     }
 }
 
-/// What a reader saw that it must not see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Violation {
-    /// Not the next message of its publisher.
-    Order {
-        /// In which room.
-        room: u32,
-        /// Whose.
-        publisher: u32,
-        /// The counter that was due.
-        expected: u64,
-        /// The counter that came.
-        found: u64,
-    },
-    /// Not the next seq of the room.
-    Seq {
-        /// In which room.
-        room: u32,
-        /// The seq that was due.
-        expected: u64,
-        /// The seq that came.
-        found: u64,
-    },
-    /// A message that this benchmark did not send, or not there.
-    Foreign {
-        /// In which room.
-        room: u32,
-        /// Its seq.
-        seq: u64,
-    },
-    /// Acknowledged but not read.
-    Missing {
-        /// In which room.
-        room: u32,
-        /// Whose.
-        publisher: u32,
-        /// How many were acknowledged.
-        acked: u64,
-        /// How many were read.
-        read: u64,
-    },
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Order {
-                room,
-                publisher,
-                expected,
-                found,
-            } if found < expected => {
-                write!(
-                    f,
-                    "room {room}: message {found} of publisher {publisher} came again, {expected} was due"
-                )
-            }
-            Self::Order {
-                room,
-                publisher,
-                expected,
-                found,
-            } => {
-                write!(
-                    f,
-                    "room {room}: message {found} of publisher {publisher} came before {expected}, which is lost or late"
-                )
-            }
-            Self::Seq {
-                room,
-                expected,
-                found,
-            } => write!(f, "room {room}: seq {found} came where {expected} was due"),
-            Self::Foreign { room, seq } => write!(
-                f,
-                "room {room}: seq {seq} is no message that was sent there"
-            ),
-            Self::Missing {
-                room,
-                publisher,
-                acked,
-                read,
-            } => {
-                write!(
-                    f,
-                    "room {room}: publisher {publisher} has {acked} messages acknowledged, {read} were read"
-                )
-            }
-        }
-    }
-}
-
-/// What one reader has seen so far: the next counter of every publisher in every room.
-#[derive(Debug)]
-pub(crate) struct Checker {
-    run: u64,
-    next: HashMap<(u32, u32), u64>,
-    next_seq: HashMap<u32, u64>,
-}
-
-impl Checker {
-    /// Nothing seen yet.
-    pub(crate) fn new(run: u64) -> Self {
-        Self {
-            run,
-            next: HashMap::new(),
-            next_seq: HashMap::new(),
-        }
-    }
-
-    /// Judges one message of `room`. After a violation the reader's books follow what came, so
-    /// that one loss is told once.
-    pub(crate) fn check(
-        &mut self,
-        room: u32,
-        seq: u64,
-        payload: &[u8],
-    ) -> Result<Stamp, Violation> {
-        let Some(stamp) =
-            Stamp::parse(payload).filter(|stamp| stamp.run == self.run && stamp.room == room)
-        else {
-            return Err(Violation::Foreign { room, seq });
-        };
-        let next_seq = self.next_seq.entry(room).or_insert(1);
-        let expected_seq = std::mem::replace(next_seq, seq + 1);
-        let next = self.next.entry((room, stamp.publisher)).or_insert(0);
-        let expected = std::mem::replace(next, stamp.counter + 1);
-        if stamp.counter != expected {
-            return Err(Violation::Order {
-                room,
-                publisher: stamp.publisher,
-                expected,
-                found: stamp.counter,
-            });
-        }
-        if seq != expected_seq {
-            return Err(Violation::Seq {
-                room,
-                expected: expected_seq,
-                found: seq,
-            });
-        }
-        Ok(stamp)
-    }
-
-    /// Judges the end: everything that was acknowledged must have been read.
-    pub(crate) fn finish(&self, room: u32, publisher: u32, acked: u64) -> Result<(), Violation> {
-        let read = self.next.get(&(room, publisher)).copied().unwrap_or(0);
-        if read < acked {
-            return Err(Violation::Missing {
-                room,
-                publisher,
-                acked,
-                read,
-            });
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(publisher: u32, counter: u64) -> Bytes {
-        Stamp {
-            run: 9,
-            publisher,
-            room: 3,
-            counter,
-            sent_ns: 5,
-        }
-        .payload(40)
-    }
 
     #[test]
     fn a_stamp_survives_its_bytes() {
@@ -243,66 +69,5 @@ mod tests {
         assert_eq!(Stamp::parse(&stamp.payload(STAMP_BYTES)), Some(stamp));
         assert_eq!(stamp.payload(100).len(), 100);
         assert_eq!(Stamp::parse(&[0; STAMP_BYTES - 1]), None);
-    }
-
-    #[test]
-    fn interleaved_publishers_in_order_are_fine() {
-        let mut checker = Checker::new(9);
-        for (seq, (publisher, counter)) in (1..).zip([(0, 0), (1, 0), (1, 1), (0, 1)]) {
-            checker
-                .check(3, seq, &message(publisher, counter))
-                .expect("in order");
-        }
-        assert_eq!(checker.finish(3, 0, 2), Ok(()));
-        assert_eq!(
-            checker.finish(3, 1, 3),
-            Err(Violation::Missing {
-                room: 3,
-                publisher: 1,
-                acked: 3,
-                read: 2
-            })
-        );
-        assert_eq!(checker.finish(3, 2, 0), Ok(()));
-    }
-
-    #[test]
-    fn loss_doubles_disorder_and_strangers_are_seen() {
-        let mut checker = Checker::new(9);
-        checker.check(3, 1, &message(0, 0)).expect("the first");
-        assert_eq!(
-            checker.check(3, 2, &message(0, 0)),
-            Err(Violation::Order {
-                room: 3,
-                publisher: 0,
-                expected: 1,
-                found: 0
-            })
-        );
-        assert_eq!(
-            checker.check(3, 3, &message(0, 5)),
-            Err(Violation::Order {
-                room: 3,
-                publisher: 0,
-                expected: 1,
-                found: 5
-            })
-        );
-        assert_eq!(
-            checker.check(3, 5, &message(0, 6)),
-            Err(Violation::Seq {
-                room: 3,
-                expected: 4,
-                found: 5
-            })
-        );
-        assert_eq!(
-            checker.check(3, 6, b"short"),
-            Err(Violation::Foreign { room: 3, seq: 6 })
-        );
-        assert_eq!(
-            checker.check(4, 1, &message(0, 7)),
-            Err(Violation::Foreign { room: 4, seq: 1 })
-        );
     }
 }
