@@ -187,6 +187,9 @@ impl Campaign<'_> {
             measured,
         };
         let outcome = self.work(cell, stage)?;
+        if outcome.count == 0 {
+            bail!("nothing came within the measured time, which is too short");
+        }
         let rss = Gauge::new(server.process(), server.dir()).rss_peak();
         Ok(Figures::new(cell, outcome, rss))
     }

@@ -144,11 +144,12 @@ impl Publisher {
         }
     }
 
-    async fn finish(self) -> Result<()> {
+    /// Waits until everything is answered. What is returned has to be kept until every subscriber has everything: closing
+    /// a socket with answers that nobody has read takes back what the server has not read.
+    async fn finish(self) -> Result<Option<Connection>> {
         match self {
-            Self::Ours(sender) => sender.finish().await,
-            // Closed when it is dropped, which loses nothing that the server has read, and it reads what was sent.
-            Self::Bare { .. } => Ok(()),
+            Self::Ours(sender) => sender.finish().await.map(|()| None),
+            Self::Bare { connection, .. } => Ok(Some(connection)),
         }
     }
 }
@@ -210,7 +211,7 @@ impl Plan {
         gate: Arc<Gate>,
         began: Instant,
         connected: mpsc::Sender<()>,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Connection>)> {
         let mut publisher = Publisher::connect(&stage).await?;
         let mut stamps = Stamps {
             template: payload(self.size),
@@ -240,8 +241,7 @@ impl Plan {
             }
         }
         publisher.send(vec![stamps.end()]).await?;
-        publisher.finish().await?;
-        Ok(stamps.next)
+        Ok((stamps.next, publisher.finish().await?))
     }
 
     async fn run(
@@ -287,7 +287,7 @@ impl Plan {
                 }
             }
         }
-        let published = published.ok_or_else(|| anyhow!("nothing was published"))?;
+        let (published, _connection) = published.ok_or_else(|| anyhow!("nothing was published"))?;
         Ok((published, meters))
     }
 }

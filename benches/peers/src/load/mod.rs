@@ -36,9 +36,9 @@ use crate::peer::Peer;
 use crate::stats::Latencies;
 
 /// How long connecting and preparing may take.
-const SETUP_MAX: Duration = Duration::from_secs(60);
+const SETUP_MAX: Duration = Duration::from_secs(30);
 /// How long what is under way at the end may take.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
+const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// A server, and how long it is measured.
 #[derive(Debug)]

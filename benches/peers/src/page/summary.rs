@@ -17,7 +17,7 @@ pub(super) fn summary(page: &mut String, data: &Data) -> Result<()> {
         "## In short\n\n\
          Ours syncs before every acknowledgement and before every delivery; on the left it stands against the best peer that \
          syncs too, on the right against the best that does not. A ratio over 1 means that ours is better: more a second, or \
-         less time where a time is given.\n\n\
+         less time where a time (p50) is given.\n\n\
          | work | ours | best that syncs | ours is | best that does not | ours is |\n|---|---|---|---|---|---|"
     )?;
     for (cell, peers) in data.cells() {
@@ -30,7 +30,8 @@ pub(super) fn summary(page: &mut String, data: &Data) -> Result<()> {
             } else {
                 cell.title()
             };
-            let value = spread(compared(data, cell, ours), |value| unit(cell, value));
+            let value = spread(compared(data, cell, ours), |value| unit(cell, value))
+                + &late(data, cell, ours);
             let synced = against(data, cell, ours, &peers, true);
             let others = against(data, cell, ours, &peers, false);
             writeln!(page, "| {name} | {value} | {synced} | {others} |")?;
@@ -46,6 +47,16 @@ fn compared(data: &Data, cell: Cell, peer: Peer) -> Option<Spread> {
             .into_iter()
             .map(|(_, value)| value),
     )
+}
+
+/// The p99 beside a p50.
+fn late(data: &Data, cell: Cell, peer: Peer) -> String {
+    let figures = data.measured(cell, peer);
+    let late = figures.into_iter().filter_map(|f| Some(f.latency_us?.p99));
+    match (cell.measure(), Spread::of(late)) {
+        (Measure::Latency, Some(late)) => format!(", p99 {}", latency(late.median)),
+        _ => String::new(),
+    }
 }
 
 fn unit(cell: Cell, value: f64) -> String {
@@ -73,8 +84,9 @@ fn against(data: &Data, cell: Cell, ours: Peer, peers: &[Peer], synced: bool) ->
     };
     let ratio = data.ratio(cell, ours, peer);
     format!(
-        "{peer} {} | {}",
+        "{peer} {}{} | {}",
         unit(cell, value.median),
+        late(data, cell, peer),
         spread(ratio, |ratio| format!("{} x", digits(ratio)))
     )
 }

@@ -99,7 +99,7 @@ fn what_is_won_lost_skipped_and_failed_is_on_the_page() {
     for words in [
         "| Publish 128 B, 64 publishers with 16 in flight each | 900 k [450 k-990 k] | redis-sync 300 k | 3.00 x [3.00 x-3.00 x] \
          | redis 1.20 M | 0.75 x [0.75 x-0.75 x] |",
-        "| Publish 128 B, one publisher, one message in flight | 160 us [80.0 us-176 us] | redis-sync 200 us | 1.25 x [1.25 x-1.25 x] | - | - |",
+        "| Publish 128 B, one publisher, one message in flight | 160 us [80.0 us-176 us], p99 300 us | redis-sync 200 us, p99 300 us | 1.25 x [1.25 x-1.25 x] | - | - |",
         "| redis-sync | yes | 300 k [150 k-330 k] | 38.4 | 900 us | 300 us | 1.00 ms | 1.50 us | 2.50 us | 10 MiB | - | 3.00 x [3.00 x-3.00 x] |",
         "| iggy | | SKIPPED(iggy): no |",
         "| nats | | failed: 9 of 10 came |",
