@@ -125,7 +125,7 @@ fn session_line(data: &Data, session: &Session) -> String {
         .filter(|run| run.session == session.session);
     let rounds = runs.clone().map(|run| run.round).max().unwrap_or(0);
     format!(
-        "{} measurements in {rounds} rounds of {} s each after a quarter of that to warm up; load generator with {} threads; replay of \
+        "{} measurements, {rounds} rounds, {} s each after a quarter of that to warm up; load generator with {} threads; replay of \
          {} messages.",
         runs.count(),
         session.seconds,
