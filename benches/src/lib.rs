@@ -5,6 +5,8 @@
 //! - `codec`: how long do frames and records take to encode and decode?
 //! - `append`: how many messages does the log take, and how many share a sync?
 //! - `recovery`: how long does a store take to open, and to read again?
+//!
+//! How does all of it stand beside other brokers? `peers/` is a package of its own: `cargo run --release -p broker-peers -- run`.
 
 use std::path::Path;
 use std::sync::Arc;
