@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p broker-sim -- report                one page of what the log survived
 //! cargo run --release -p broker-sim -- report --depth 10     ten times as much of everything
+//! cargo run -p broker-sim -- golden                          keep a store of a new format version for good
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -13,6 +14,7 @@
 use std::io;
 use std::process::{Command as Process, ExitCode};
 
+use broker_sim::golden;
 use broker_sim::report::{self, Options, Report};
 use clap::Parser;
 
@@ -27,6 +29,8 @@ struct Command {
 enum Campaign {
     /// Run every long test and print one page of what was tried and what it found
     Report(Args),
+    /// Write the golden store of a new format version into the sources, once
+    Golden,
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,9 +53,26 @@ struct Args {
 }
 
 fn main() -> io::Result<ExitCode> {
-    let Command {
-        campaign: Campaign::Report(args),
-    } = Command::parse();
+    match Command::parse().campaign {
+        Campaign::Report(args) => report(args),
+        Campaign::Golden => Ok(golden()),
+    }
+}
+
+fn golden() -> ExitCode {
+    match golden::write() {
+        Ok(path) => {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(broken) => {
+            eprintln!("{broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(args: Args) -> io::Result<ExitCode> {
     let options = Options {
         depth: args.depth.max(1),
         seed: args.seed,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use broker_core::log::RecoveryError;
-use broker_core::log::batch::{BatchHead, HEAD_BYTES, RUN_BYTES, TRAILER_BYTES, Table};
+use broker_core::log::batch::{BatchHead, HEAD_BYTES, TRAILER_BYTES, Table};
 use broker_core::log::segment::{DATA_OFFSET, SegmentHeader, SegmentName};
 use broker_core::log::storage::Storage;
 use broker_core::store::Store;
@@ -37,7 +37,7 @@ pub enum Part {
     RecordHead,
     /// Its payload.
     Payload,
-    /// The room table of a batch.
+    /// The room table of a batch, up to the trailer.
     Table,
     /// The trailer of a batch.
     Trailer,
@@ -198,8 +198,8 @@ impl Map {
                 }
             }
             let trailer = end - TRAILER_BYTES as u64;
-            let rows = table.len() * RUN_BYTES + head.count as usize * 4;
-            let rows = at + u64::from(head.table)..at + u64::from(head.table) + rows as u64;
+            // With the padding behind its rows, which its checksum is over as well.
+            let rows = at + u64::from(head.table)..trailer;
             self.places.push(place(Part::Table, rows, batch, None));
             self.places
                 .push(place(Part::Trailer, trailer..end, batch, None));

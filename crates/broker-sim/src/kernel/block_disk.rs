@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
@@ -63,23 +63,32 @@ struct State {
 
 /// See the module's documentation. A clone is the same disk.
 #[derive(Debug, Clone)]
-pub struct BlockDisk(Arc<Mutex<State>>);
+pub struct BlockDisk(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    has_lied: Condvar,
+}
 
 impl BlockDisk {
     /// A disk with this content.
     #[must_use]
     pub fn new(content: Vec<u8>) -> Self {
         let kept = journal(&content);
-        Self(Arc::new(Mutex::new(State {
-            content,
-            log: Vec::new(),
-            lie: Lie::None,
-            kept,
-        })))
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                content,
+                log: Vec::new(),
+                lie: Lie::None,
+                kept,
+            }),
+            has_lied: Condvar::new(),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much it was asked so far.
@@ -113,10 +122,24 @@ impl BlockDisk {
         self.lock().lie = Lie::In(others);
     }
 
-    /// Whether it has lied.
+    /// Fails a flush if it is time to.
+    fn flush(&self) -> bool {
+        let is_kept = self.lock().flush();
+        if !is_kept {
+            self.0.has_lied.notify_all();
+        }
+        is_kept
+    }
+
+    /// Waits until it has lied; false when it has not after so long.
     #[must_use]
-    pub fn has_lied(&self) -> bool {
-        self.lock().lie == Lie::Told
+    pub fn wait_for_the_lie(&self, patience: Duration) -> bool {
+        let waiting = self
+            .0
+            .has_lied
+            .wait_timeout_while(self.lock(), patience, |state| state.lie != Lie::Told);
+        let (state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        state.lie == Lie::Told
     }
 
     /// Mounts it; the file is there as long as the result lives.
@@ -354,7 +377,7 @@ impl Filesystem for OneFile {
     }
 
     fn fsync(&mut self, _: &Request<'_>, _: u64, _: u64, _: bool, reply: ReplyEmpty) {
-        if self.0.lock().flush() {
+        if self.0.flush() {
             reply.ok();
         } else {
             reply.error(Errno::IO.raw_os_error());
@@ -369,7 +392,7 @@ mod tests {
     #[test]
     fn what_was_not_flushed_can_be_taken_back() {
         let disk = BlockDisk::new(vec![0; 8]);
-        assert!(disk.lock().write(0, &[1, 1]) && disk.lock().flush());
+        assert!(disk.lock().write(0, &[1, 1]) && disk.flush());
         assert!(disk.lock().write(1, &[2, 2]));
         assert!(!disk.lock().write(7, &[9, 9]), "it ends there");
         assert_eq!(disk.flushed(), [1, 1, 0, 0, 0, 0, 0, 0]);
@@ -380,9 +403,9 @@ mod tests {
     fn a_flush_that_fails_loses_what_it_should_have_kept_and_the_next_one_lies() {
         let disk = BlockDisk::new(vec![0; 4]);
         disk.lie_after(1);
-        assert!(disk.lock().write(0, &[1]) && disk.lock().flush());
-        assert!(disk.lock().write(0, &[2]) && !disk.lock().flush());
-        assert!(disk.has_lied() && disk.lock().flush());
+        assert!(disk.lock().write(0, &[1]) && disk.flush());
+        assert!(disk.lock().write(0, &[2]) && !disk.flush());
+        assert!(disk.wait_for_the_lie(Duration::ZERO) && disk.flush());
         assert_eq!(disk.flushed(), [1, 0, 0, 0]);
     }
 }

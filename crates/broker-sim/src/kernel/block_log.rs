@@ -7,7 +7,7 @@
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use broker_proto::ErrorCode;
@@ -345,11 +345,10 @@ pub fn lie(program: &Path, seed: u64) -> anyhow::Result<Lies> {
     let process = stack.start(program, seed, false)?;
     thread::sleep(Duration::from_millis(rng.below(60)));
     stack.disk.lie_after(rng.below(40));
-    let begun = Instant::now();
-    while !stack.disk.has_lied() {
-        ensure!(begun.elapsed() < PATIENCE, "the disk is not asked to flush");
-        thread::sleep(Duration::from_millis(1));
-    }
+    ensure!(
+        stack.disk.wait_for_the_lie(PATIENCE),
+        "the disk is not asked to flush"
+    );
     let at = stack.disk.asked();
     if rng.coin() {
         thread::sleep(Duration::from_millis(rng.below(150)));

@@ -1,7 +1,7 @@
 //! Stores of every version of the format: opened, refused, left alone.
 //!
-//! The golden store of a new version is written once, by
-//! `cargo test -p broker-sim --test it write_golden -- --ignored`; one that is there is never written again.
+//! The golden store of a new version is written once, by `cargo run -p broker-sim -- golden`; one that is there is never written
+//! again.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -15,7 +15,7 @@ use broker_core::log::RecoveryError;
 use broker_core::log::segment::{FORMAT_VERSION, HEADER_BYTES, HEADER_COPY_OFFSET, SegmentName};
 use broker_core::log::storage::FileStorage;
 use broker_sim::campaign::{Tally, seed};
-use broker_sim::golden::{Golden, Leader, files_of, files_on, raise, unchanged, write};
+use broker_sim::golden::{Golden, Leader, files_of, files_on, raise, unchanged};
 
 /// Names that a careless program would take for files of the log, or for rubbish.
 const NEAR_MISSES: [&str; 14] = [
@@ -202,11 +202,4 @@ fn near_misses_are_left_alone(golden: &Golden) -> u64 {
     unchanged(&strangers, &files_of(dir.path()).unwrap())
         .unwrap_or_else(|broken| panic!("{broken}"));
     NEAR_MISSES.len() as u64
-}
-
-#[test]
-#[ignore = "writes the golden store of a new format version into the repository, once"]
-fn write_golden() {
-    let path = write().unwrap_or_else(|broken| panic!("{broken}"));
-    println!("{}", path.display());
 }

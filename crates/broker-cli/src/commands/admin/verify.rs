@@ -191,7 +191,7 @@ impl Report {
         put(
             self.out.buffer(),
             format_args!(
-                "{segments} segments, {} batches, {} records, {} of them messages, {} bytes read; durable up to {}\n",
+                "segments {segments}, batches {}, records {}, messages among them {}, bytes read {}; durable up to {}\n",
                 counts.batches,
                 counts.records,
                 counts.messages,
