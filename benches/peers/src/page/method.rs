@@ -145,8 +145,8 @@ const METHOD: &str = "\
   connection, else as many as said below. No client is pinned, none polls.
 - Publishing: each publisher has a connection and a room of its own and keeps its window full. Afterwards the acknowledgements are
   counted against what the server says it has stored.
-- Live delivery as fast as it goes: at most 32 MiB and 8 to 4,096 messages are in flight to the slowest subscriber; latency is that of every 16th message. Ours
-  delivers stored messages, the others pass on without storing. At a fixed rate the publisher sends by a clock of its own, whatever comes back, and latency counts from when a
+- Live delivery as fast as it goes: at most 32 MiB and 8 to 4,096 messages are in flight to the slowest subscriber, sent in quarters of
+  that, each in one write or one call of `Room::send_all`; latency is that of every 16th message. Ours delivers stored messages, the others pass on without storing. At a fixed rate the publisher sends by a clock of its own, whatever comes back, and latency counts from when a
   message was due. Every subscriber checks the number of every message: nothing lost, doubled or out of order.
 - Replay: the room is filled by 16 publishers, read once, then measured. JetStream: a pull consumer without acknowledgements, requests of
   2,000 messages, two under way. Redis: `XRANGE` in pages of 1,000. Ours: a subscription.
