@@ -30,6 +30,9 @@
 //! `gungraun` does it too, but needs a second program installed in exactly its own version, without which every
 //! `cargo bench` fails, and brings a dozen crates. It counts a whole call, whereas here the same path runs with two numbers
 //! of messages and the difference is what one message costs: beginning, warming up and ending fall out.
+//!
+//! # Beside other brokers
+//! `peers/` is a package of its own: `cargo run --release -p broker-peers -- run`, see its README.
 
 pub mod callgrind;
 pub mod clients;

@@ -1,0 +1,162 @@
+//! This project's broker, by its public client.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use broker_core::{BulkTicket, Client, ErrorKind, Item, Room, StartAt, Subscription, Ticket};
+use bytes::Bytes;
+
+use super::publish::{Load, Tally};
+use super::room_name;
+use super::stamp::Sink;
+
+/// A client with a connection of its own.
+pub(crate) async fn connect(address: SocketAddr) -> Result<Client> {
+    let client = Client::builder()
+        .sender("peers")
+        .connect(&format!("tcp://{address}"))
+        .await;
+    client.context("cannot connect to brokerd")
+}
+
+/// A room, on a connection of its own.
+pub(crate) async fn room(address: SocketAddr, number: usize) -> Result<Room> {
+    Ok(connect(address).await?.room(&room_name(number))?)
+}
+
+/// How many messages a room has stored.
+pub(crate) async fn stored(client: &Client, number: usize) -> Result<u64> {
+    let room = client.room(&room_name(number))?;
+    match room.read(StartAt::last(1), 1, 1).await {
+        Ok(page) => Ok(page.head.get()),
+        Err(error) if error.kind() == ErrorKind::Absent => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Publishes with a future for each message.
+pub(crate) async fn publish(room: Room, load: Load, mut tally: Tally) -> Result<Tally> {
+    let mut flights: VecDeque<(Instant, Ticket)> = VecDeque::with_capacity(load.window);
+    loop {
+        let now = Instant::now();
+        while flights.len() < load.window && tally.may_send(1) {
+            flights.push_back((now, room.queue(load.payload.clone()).await?));
+        }
+        if flights.is_empty() {
+            room.client().shutdown().await?;
+            return Ok(tally);
+        }
+        poll_fn(|cx| {
+            let mut landed = None;
+            while let Some((sent, ticket)) = flights.front_mut() {
+                let Poll::Ready(ack) = Pin::new(ticket).poll(cx) else {
+                    break;
+                };
+                if let Err(error) = ack {
+                    return Poll::Ready(Err(error));
+                }
+                // All that were answered together came at one time.
+                let now = *landed.get_or_insert_with(Instant::now);
+                tally.acked(1, *sent, now);
+                flights.pop_front();
+            }
+            landed.map_or(Poll::Pending, |_| Poll::Ready(Ok(())))
+        })
+        .await?;
+    }
+}
+
+/// Publishes with a future for each call of half a window, two of them in flight.
+pub(crate) async fn publish_bulk(room: Room, load: Load, mut tally: Tally) -> Result<Tally> {
+    let bulk = (load.window / 2).max(1);
+    let mut flights: VecDeque<(Instant, BulkTicket)> = VecDeque::new();
+    loop {
+        let now = Instant::now();
+        while flights.len() < load.window.div_ceil(bulk) && tally.may_send(bulk as u64) {
+            let payloads = (0..bulk).map(|_| load.payload.clone());
+            flights.push_back((now, room.send_all(payloads).await?));
+        }
+        let Some((sent, ticket)) = flights.pop_front() else {
+            room.client().shutdown().await?;
+            return Ok(tally);
+        };
+        let ack = ticket.await?;
+        tally.acked(ack.count as u64, sent, Instant::now());
+    }
+}
+
+/// Subscribes to a room from its start, on a connection of its own. The room need not be there.
+pub(crate) async fn subscribe(address: SocketAddr, number: usize) -> Result<Subscription> {
+    let room = room(address, number).await?;
+    Ok(room.subscribe(StartAt::START).wait(true).await?)
+}
+
+/// Takes messages until the last one.
+pub(crate) async fn follow(mut messages: Subscription, mut sink: Sink) -> Result<Sink> {
+    loop {
+        match messages.next().await.context("the subscription ended")?? {
+            Item::Message(message) => {
+                if sink.take(&message.payload, None)? {
+                    return Ok(sink);
+                }
+            }
+            other => bail!("{other:?} came instead of a message"),
+        }
+    }
+}
+
+/// Reads a room of `count` messages of `size` bytes from its start.
+pub(crate) async fn replay(mut messages: Subscription, count: u64, size: usize) -> Result<()> {
+    for number in 1..=count {
+        match messages.next().await.context("the subscription ended")?? {
+            Item::Message(message) => {
+                if message.seq.get() != number || message.payload.len() != size {
+                    bail!("message {} came instead of {number}", message.seq);
+                }
+            }
+            other => bail!("{other:?} came instead of message {number}"),
+        }
+    }
+    Ok(())
+}
+
+/// Sends live messages.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    room: Room,
+    tickets: VecDeque<BulkTicket>,
+}
+
+impl Sender {
+    pub(crate) const fn new(room: Room) -> Self {
+        Self {
+            room,
+            tickets: VecDeque::new(),
+        }
+    }
+
+    /// Sends some messages; waits only for the answers of those sent long before.
+    pub(crate) async fn send(&mut self, payloads: Vec<Bytes>) -> Result<()> {
+        const UNANSWERED_MAX: usize = 1024;
+        self.tickets.push_back(self.room.send_all(payloads).await?);
+        if self.tickets.len() > UNANSWERED_MAX
+            && let Some(ticket) = self.tickets.pop_front()
+        {
+            ticket.await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all answers.
+    pub(crate) async fn finish(self) -> Result<()> {
+        for ticket in self.tickets {
+            ticket.await?;
+        }
+        Ok(self.room.client().shutdown().await?)
+    }
+}

@@ -1,0 +1,325 @@
+//! Publishers with a window of unacknowledged messages each, a connection and a room of their own.
+
+use std::collections::VecDeque;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use broker_core::Room;
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::connection::Connection;
+use super::{Meter, Outcome, Phase, Stage, control, measure, ours, room_name};
+use crate::codec::{Encode, Event, nats, resp};
+use crate::peer::Peer;
+use crate::stats::nanos;
+
+/// What one publisher does.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    /// Most messages that are not acknowledged.
+    pub(crate) window: usize,
+    /// The same for all.
+    pub(crate) payload: Bytes,
+}
+
+/// What one publisher has done, and whether it goes on.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) meter: Meter,
+    /// Messages that may still be sent.
+    left: u64,
+}
+
+impl Tally {
+    /// Goes on until the phase says stop, or this many messages were sent.
+    pub(crate) fn new(phase: &Phase, count: u64) -> Self {
+        Self {
+            meter: Meter::new(phase),
+            left: count,
+        }
+    }
+
+    /// Whether so many more may be sent; they count as sent then.
+    pub(crate) fn may_send(&mut self, count: u64) -> bool {
+        if self.left < count || self.meter.phase.is_stopping() {
+            return false;
+        }
+        self.left -= count;
+        true
+    }
+
+    /// Counts acknowledgements.
+    pub(crate) fn acked(&mut self, count: u64, sent: Instant, now: Instant) {
+        self.meter
+            .count(count, nanos(now.saturating_duration_since(sent)));
+    }
+}
+
+/// A payload that does not compress.
+pub(crate) fn payload(size: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let bytes = std::iter::repeat_with(|| {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    bytes.flatten().take(size).collect()
+}
+
+/// One publisher, connected.
+enum Publisher {
+    Ours(Room),
+    Bulk(Room),
+    Bare(Bare),
+}
+
+/// A publisher over a bare connection.
+struct Bare {
+    connection: Connection,
+    encoder: Box<dyn Encode>,
+    /// Whether answers come in the order of the messages, without saying which they are for.
+    in_order: bool,
+}
+
+impl Publisher {
+    async fn connect(stage: &Stage, number: usize, room: usize) -> Result<Self> {
+        let address = stage.address;
+        let name = room_name(room);
+        Ok(match stage.peer {
+            Peer::Ours => Self::Ours(ours::room(address, room).await?),
+            Peer::OursBulk => Self::Bulk(ours::room(address, room).await?),
+            Peer::NatsSync | Peer::NatsSyncEach | Peer::Nats => {
+                let greeting = nats::CONNECT.to_owned() + &nats::subscribe_answers(number);
+                let decoder = Box::new(nats::Answers);
+                Self::Bare(Bare {
+                    connection: Connection::open(address, decoder, greeting.as_bytes(), 0).await?,
+                    encoder: Box::new(nats::Publish::to_stream(&name, number)),
+                    in_order: false,
+                })
+            }
+            Peer::RedisSync | Peer::Redis => Self::Bare(Bare {
+                connection: Connection::open(address, Box::new(resp::Replies), &[], 0).await?,
+                encoder: Box::new(resp::Publish::to_stream(&name)),
+                in_order: true,
+            }),
+            other => bail!("{other} acknowledges nothing"),
+        })
+    }
+
+    async fn run(self, load: Load, tally: Tally) -> Result<Tally> {
+        match self {
+            Self::Ours(room) => ours::publish(room, load, tally).await,
+            Self::Bulk(room) => ours::publish_bulk(room, load, tally).await,
+            Self::Bare(bare) => bare.publish(load, tally).await,
+        }
+    }
+}
+
+impl Bare {
+    async fn publish(mut self, load: Load, mut tally: Tally) -> Result<Tally> {
+        let mut flights = Flights::new(load.window, self.in_order);
+        loop {
+            let now = Instant::now();
+            while flights.has_space() && tally.may_send(1) {
+                let mark = flights.begin(now);
+                self.encoder
+                    .encode(&mut self.connection.out, mark, &load.payload);
+            }
+            if flights.is_empty() {
+                return Ok(tally);
+            }
+            self.connection.exchange().await?;
+            let now = Instant::now();
+            self.connection.events(|event| {
+                if let Event::Ack(mark) = event {
+                    tally.acked(1, flights.end(mark)?, now);
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
+
+/// When the messages in flight were sent, by their marks.
+struct Flights {
+    sent: Vec<Option<Instant>>,
+    free: Vec<u32>,
+    /// The marks in the order of sending, when the answers do not name them.
+    order: Option<VecDeque<u32>>,
+}
+
+impl Flights {
+    fn new(window: usize, in_order: bool) -> Self {
+        Self {
+            sent: vec![None; window],
+            free: (0..u32::try_from(window).unwrap_or(u32::MAX)).collect(),
+            order: in_order.then(VecDeque::new),
+        }
+    }
+
+    fn has_space(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.sent.len()
+    }
+
+    /// A message is sent; there has to be space.
+    fn begin(&mut self, now: Instant) -> u32 {
+        let mark = self.free.pop().unwrap_or(0);
+        if let Some(sent) = self.sent.get_mut(mark as usize) {
+            *sent = Some(now);
+        }
+        if let Some(order) = &mut self.order {
+            order.push_back(mark);
+        }
+        mark
+    }
+
+    /// A message is answered: when was it sent?
+    fn end(&mut self, mark: Option<u32>) -> Result<Instant> {
+        let oldest = || self.order.as_mut().and_then(VecDeque::pop_front);
+        let mark = mark
+            .or_else(oldest)
+            .context("an answer without a question")?;
+        let sent = self.sent.get_mut(mark as usize).and_then(Option::take);
+        let sent = sent.with_context(|| format!("message {mark} is answered twice"))?;
+        self.free.push(mark);
+        Ok(sent)
+    }
+}
+
+/// Who publishes what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) publishers: usize,
+    pub(crate) rooms: usize,
+    pub(crate) window: usize,
+    pub(crate) size: usize,
+    /// How many messages in all; `u64::MAX` for as many as fit into the time.
+    pub(crate) count: u64,
+}
+
+impl Plan {
+    /// Connects all, says so, and publishes.
+    pub(crate) async fn run(
+        self,
+        stage: &Stage,
+        phase: &Phase,
+        ready: Option<mpsc::Sender<()>>,
+    ) -> Result<Vec<Meter>> {
+        let mut publishers = Vec::new();
+        for number in 0..self.publishers {
+            publishers.push(Publisher::connect(stage, number, number % self.rooms).await?);
+        }
+        let load = Load {
+            window: self.window,
+            payload: payload(self.size),
+        };
+        if let Some(ready) = ready {
+            // Whoever waits for it has given up only when the time for it was over.
+            let _ = ready.send(());
+        }
+        // Dropped before its end, the set ends its tasks.
+        let mut tasks = JoinSet::new();
+        for (number, publisher) in publishers.into_iter().enumerate() {
+            let tally = Tally::new(phase, self.share(number));
+            tasks.spawn(publisher.run(load.clone(), tally));
+        }
+        let mut meters = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            meters.push(done.context("a publisher broke off")??.meter);
+        }
+        Ok(meters)
+    }
+
+    /// The share of one publisher.
+    fn share(self, number: usize) -> u64 {
+        if self.count == u64::MAX {
+            return u64::MAX;
+        }
+        let publishers = self.publishers as u64;
+        let more = (number as u64) < self.count % publishers;
+        self.count / publishers + u64::from(more)
+    }
+}
+
+/// Measures a peer.
+pub(crate) fn run(stage: &Stage, plan: Plan) -> Result<Outcome> {
+    control::prepare(stage, plan.rooms)?;
+    let phase = Phase::default();
+    let threads = if plan.publishers > 1 {
+        stage.threads
+    } else {
+        1
+    };
+    let (meters, spent) = measure(stage, threads, &phase, |ready| {
+        plan.run(stage, &phase, Some(ready))
+    })?;
+    let (acked, count, latencies) = Meter::sum(&meters);
+    let stored = control::stored(stage, plan.rooms)?;
+    if stored != acked {
+        bail!("{acked} messages were acknowledged and {stored} are stored");
+    }
+    Ok(Outcome {
+        count,
+        spent,
+        latencies: Some(latencies),
+        verified: format!("{acked} acknowledged = {stored} stored"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may panic"
+    )]
+
+    use super::*;
+
+    #[test]
+    fn answers_find_their_messages() {
+        let now = Instant::now();
+        let mut by_mark = Flights::new(3, false);
+        let marks: Vec<u32> = (0..3).map(|_| by_mark.begin(now)).collect();
+        assert!(!by_mark.has_space());
+        by_mark.end(Some(marks[1])).unwrap();
+        assert!(by_mark.end(Some(marks[1])).is_err(), "twice");
+        assert!(by_mark.end(Some(9)).is_err());
+        assert!(by_mark.end(None).is_err(), "none without a mark");
+        assert_eq!(by_mark.begin(now), marks[1]);
+        let mut in_order = Flights::new(2, true);
+        in_order.begin(now);
+        in_order.begin(now);
+        in_order.end(None).unwrap();
+        in_order.end(None).unwrap();
+        assert!(in_order.is_empty() && in_order.end(None).is_err());
+    }
+
+    #[test]
+    fn shares_are_the_whole() {
+        let plan = Plan {
+            publishers: 3,
+            rooms: 1,
+            window: 1,
+            size: 1,
+            count: 11,
+        };
+        assert_eq!([0, 1, 2].map(|number| plan.share(number)), [4, 4, 3]);
+    }
+
+    #[test]
+    fn payloads_are_all_kinds_of_bytes() {
+        let payload = payload(16 << 10);
+        assert_eq!(payload.len(), 16 << 10);
+        let kinds: std::collections::HashSet<u8> = payload.iter().copied().collect();
+        assert_eq!(kinds.len(), 256);
+    }
+}
