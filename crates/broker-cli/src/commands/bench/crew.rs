@@ -244,6 +244,21 @@ fn early<T>(ended: Result<Result<T, Failure>, JoinError>) -> Failure {
         .unwrap_or_else(|| Failure::new(Exit::Protocol, words))
 }
 
+/// Does one thing as a task, which ends with the caller.
+pub(crate) async fn alone<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let mut set = JoinSet::new();
+    set.spawn(work);
+    match set.join_next().await {
+        Some(done) => flat(done),
+        None => Err(Failure::new(
+            Exit::Protocol,
+            "a worker was never there".to_owned(),
+        )),
+    }
+}
+
 /// What a task came to.
 fn flat<T>(done: Result<Result<T, Failure>, JoinError>) -> Result<T, Failure> {
     done.unwrap_or_else(|error| {

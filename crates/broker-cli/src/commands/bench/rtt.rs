@@ -28,12 +28,13 @@ pub(crate) struct RoundTrips {
 /// Sends a message, waits for its acknowledgement and for the message itself, and so on; the next one
 /// when it is due, if there is a pace.
 pub(crate) async fn round_trips(
-    stage: &Stage,
-    load: &Load,
+    stage: Arc<Stage>,
+    load: Arc<Load>,
     pace: Option<Arc<Pace>>,
-    done: &Done,
+    done: Done,
 ) -> Result<RoundTrips, Failure> {
     let client = stage.connect().await?;
+    let stage = &*stage;
     let room = stage.room(&client, 0)?;
     let items = room.subscribe(StartAt::START).wait(true).await?;
     let budget = Budget::new(load.limit);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use broker_proto::limits::ROOM_LIST_MAX;
 
 use super::cpu::{Cpu, Meter};
-use super::crew::{Sent, received_figure};
+use super::crew::{Sent, alone, received_figure};
 use super::disk::{self, DiskProbe};
 use super::figures::Figure;
 use super::gate::Gate;
@@ -190,7 +190,14 @@ impl Bench {
         let pace = Schedule::new(&self.load).map(Pace::new);
         let phase = self.phase("round trip", self.goal(1));
         let meter = Meter::start(&self.stage.server);
-        let done = round_trips(&self.stage, &self.load, pace, &phase.done()).await?;
+        // A task, like the one that serves its connection: a change of threads more would be the program's, not the broker's.
+        let done = alone(round_trips(
+            Arc::clone(&self.stage),
+            Arc::clone(&self.load),
+            pace,
+            phase.done(),
+        ))
+        .await?;
         let sent = Sent::new(vec![done.published]);
         let acked = sent.figure("ack", "messages", &self.load);
         let delivered = Figure {
