@@ -323,7 +323,7 @@ fn open<S: Storage>(
 ) -> io::Result<Window<S::File>> {
     let file = segments.storage().open_read(&segment.header.name.file())?;
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
-    Ok(Window::new(file, segment.header.clone(), ahead))
+    Ok(Window::new(file, segment.header.clone(), ahead).sparse())
 }
 
 /// Collects from the batches of a scanner; says whether there is room for more.
