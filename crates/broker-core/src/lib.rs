@@ -54,7 +54,7 @@ pub use net::{Broker, Config, Node, NodeControl, Role};
 
 #[cfg(feature = "net")]
 pub use net::client::{
-    Ack, AckRun, Address, BulkAck, BulkTicket, Client, ClientConfig, Connector, Cursor, Error,
-    ErrorKind, Item, Message, Outcome, Page, Result, Room, RoomsPage, ServerInfo, Stall, StallKind,
-    StartAt, State, Subscribing, Subscription, Ticket,
+    Ack, AckRun, Address, BatchItem, BatchMessages, BulkAck, BulkTicket, Client, ClientConfig,
+    Connector, Cursor, Error, ErrorKind, Item, Message, MessageBatch, Outcome, Page, Result, Room,
+    RoomsPage, ServerInfo, Stall, StallKind, StartAt, State, Subscribing, Subscription, Ticket,
 };

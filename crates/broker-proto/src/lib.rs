@@ -17,6 +17,7 @@
 //! # Ok::<(), broker_proto::DecodeError>(())
 //! ```
 
+pub mod block;
 pub mod byte_str;
 #[cfg(feature = "codec")]
 pub mod codec;
@@ -32,6 +33,7 @@ pub mod name;
 pub mod record;
 pub mod seq;
 
+pub use block::{Block, BlockError};
 pub use byte_str::ByteStr;
 pub use decode::{DecodeError, Decoder, decode};
 pub use error_code::ErrorCode;
@@ -55,5 +57,5 @@ pub use frame::subscribe::{StartAt, StartView, Subscribe, Subscribed, Unsubscrib
 pub use frame::{Frame, Kind};
 pub use id::{ProducerId, RoomId, StoreId};
 pub use name::{CursorName, NameError, RoomName, SenderName};
-pub use record::{Message, Messages, Record, RecordError, RecordHead};
+pub use record::{Message, MessageView, Messages, Record, RecordError, RecordHead};
 pub use seq::{Epoch, Micros, Position, Seq, Term};

@@ -64,6 +64,7 @@ pub struct RecordHead {
 impl RecordHead {
     /// Reads the fixed part. Nothing is judged: any bytes give a head.
     #[must_use]
+    #[inline]
     pub fn parse(bytes: &[u8; RECORD_FIXED_BYTES]) -> Self {
         let mut rest = bytes.as_slice();
         Self {
@@ -316,6 +317,7 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// When the payload is not the one that was published.
+    #[inline]
     pub fn verify_payload(&self) -> Result<(), RecordError> {
         let found = crc32c::crc32c(self.payload);
         if found != self.fixed.payload_crc {
@@ -362,6 +364,7 @@ impl<'a> Record<'a> {
 ///
 /// # Errors
 /// When lengths or checksum are wrong. Where the next record begins is unknown then.
+#[inline]
 pub fn next_record(bytes: &[u8]) -> Result<Option<(Record<'_>, &[u8])>, RecordError> {
     if bytes.is_empty() {
         return Ok(None);

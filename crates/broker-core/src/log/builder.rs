@@ -72,6 +72,13 @@ impl BatchBuilder {
         &self.runs
     }
 
+    /// The length of every message. State records come before all messages.
+    pub(crate) fn message_lengths(&self) -> &[u32] {
+        let states = self.runs.iter().take_while(|run| run.room.is_none());
+        let states: usize = states.map(|run| run.count as usize).sum();
+        self.lengths.get(states..).unwrap_or_default()
+    }
+
     /// Where the messages begin, counted from the start of the batch; `None` without any.
     pub(crate) fn messages_offset(&self) -> Option<usize> {
         let first = self.runs.iter().find(|run| !run.room.is_none())?;

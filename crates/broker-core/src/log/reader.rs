@@ -103,6 +103,27 @@ impl Collected {
         !full && !self.is_full()
     }
 
+    /// Takes records from a cached run, after passing over those before `next`. Says whether there is
+    /// room for more.
+    fn take_cached(&mut self, run: &TailRun<'_>) -> bool {
+        let skip = self.next.get().saturating_sub(run.run.first_seq.get());
+        let (records, count, is_rest) = run.part(
+            usize::try_from(skip).unwrap_or(usize::MAX),
+            self.count_left as usize,
+            self.bytes_left,
+            // One whole message always fits, however large it is.
+            self.count == 0,
+        );
+        self.bytes_left = self.bytes_left.saturating_sub(records.len());
+        self.count += count;
+        self.count_left = self.count_left.saturating_sub(count);
+        self.next = Seq::new(self.next.get() + u64::from(count));
+        if count > 0 {
+            self.records.push(records);
+        }
+        is_rest && !self.is_full()
+    }
+
     /// Says that seqs up to `upto` will not come; false when records were collected before, which
     /// have to be handed out first.
     fn miss(&mut self, upto: Seq) -> bool {
@@ -140,14 +161,14 @@ fn record_len(records: &[u8], at: usize) -> Option<usize> {
 pub(crate) fn read_tail(tail: &Tail, wanted: &Wanted, reply: ReadReply) -> Option<ReadReply> {
     let from = tail.find(wanted.room, wanted.from, wanted.last_at)?;
     let mut collected = Collected::new(wanted);
-    for TailRun { run, records, end } in tail.runs(wanted.room, from) {
-        if run.first_seq > collected.next {
+    for cached in tail.runs(wanted.room, from) {
+        if cached.run.first_seq > collected.next {
             // A gap within the cache cannot be; the disk has the last word.
             break;
         }
-        let more = collected.take(run.first_seq, &records);
-        if collected.next > run.last_seq() {
-            collected.hint = Hint(end.get());
+        let more = collected.take_cached(&cached);
+        if collected.next > cached.run.last_seq() {
+            collected.hint = Hint(cached.end.get());
         }
         if !more || collected.next > wanted.head {
             break;
@@ -302,7 +323,7 @@ fn open<S: Storage>(
 ) -> io::Result<Window<S::File>> {
     let file = segments.storage().open_read(&segment.header.name.file())?;
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
-    Ok(Window::new(file, segment.header.clone(), ahead))
+    Ok(Window::new(file, segment.header.clone(), ahead).sparse())
 }
 
 /// Collects from the batches of a scanner; says whether there is room for more.

@@ -1,6 +1,7 @@
 //! Reads a segment through a window, so that small reads beside each other cost one.
 
 use std::io;
+use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
@@ -18,7 +19,16 @@ pub(crate) struct Window<F> {
     ahead: usize,
     held: Bytes,
     held_at: LogPosition,
+    /// Whether heads and tables are read beside what is held.
+    sparse: bool,
+    beside: Bytes,
+    beside_at: LogPosition,
+    /// The length of the file when it was asked for last.
+    file_bytes: u64,
 }
+
+/// What is read beside the window, at least.
+const BESIDE_BYTES: usize = 4 << 10;
 
 impl<F: StorageFile> Window<F> {
     pub(crate) fn new(file: F, header: SegmentHeader, ahead: usize) -> Self {
@@ -29,7 +39,18 @@ impl<F: StorageFile> Window<F> {
             ahead,
             held: Bytes::new(),
             held_at,
+            sparse: false,
+            beside: Bytes::new(),
+            beside_at: held_at,
+            file_bytes: 0,
         }
+    }
+
+    /// Has [`Self::bytes`] read nothing ahead: for who takes a part out of large batches, whose head, table and records lie far
+    /// from each other. Otherwise each of the three would be read with as much behind it as is wanted of the records.
+    pub(crate) fn sparse(mut self) -> Self {
+        self.sparse = true;
+        self
     }
 
     /// Another window on the same file.
@@ -40,6 +61,10 @@ impl<F: StorageFile> Window<F> {
             ahead: self.ahead,
             held: Bytes::new(),
             held_at: self.header.base,
+            sparse: self.sparse,
+            beside: Bytes::new(),
+            beside_at: self.header.base,
+            file_bytes: self.file_bytes,
         }
     }
 
@@ -57,8 +82,26 @@ impl<F: StorageFile> Window<F> {
     /// # Errors
     /// Those of the disk.
     pub(crate) fn bytes(&mut self, at: LogPosition, len: usize) -> io::Result<Option<Bytes>> {
-        let got = self.up_to(at, len)?;
+        let got = if self.sparse {
+            self.peek(at, len)?
+        } else {
+            self.up_to(at, len)?
+        };
         Ok((got.len() == len).then_some(got))
+    }
+
+    /// As [`Self::up_to`], and what is held stays so.
+    fn peek(&mut self, at: LogPosition, len: usize) -> io::Result<Bytes> {
+        if at < self.header.base {
+            return Ok(Bytes::new());
+        }
+        let found = self.slice(at, len);
+        if let Some(found) = found.or_else(|| part(&self.beside, self.beside_at, at, len)) {
+            return Ok(found);
+        }
+        self.beside = self.read(at, len.max(BESIDE_BYTES), Bytes::new())?;
+        self.beside_at = at;
+        Ok(self.beside.slice(..len.min(self.beside.len())))
     }
 
     /// At most `len` bytes from `at` on; fewer only at the end of the file.
@@ -77,25 +120,39 @@ impl<F: StorageFile> Window<F> {
     }
 
     fn slice(&self, at: LogPosition, len: usize) -> Option<Bytes> {
-        let start = usize::try_from(at.get().checked_sub(self.held_at.get())?).ok()?;
-        let end = start.checked_add(len)?;
-        (end <= self.held.len()).then(|| self.held.slice(start..end))
+        part(&self.held, self.held_at, at, len)
     }
 
     fn fill(&mut self, at: LogPosition, len: usize) -> io::Result<()> {
+        let used = mem::take(&mut self.held);
+        self.held = self.read(at, len, used)?;
+        self.held_at = at;
+        Ok(())
+    }
+
+    /// Reads into the memory of `used` when nobody shares it any more.
+    fn read(&mut self, at: LogPosition, len: usize, used: Bytes) -> io::Result<Bytes> {
+        let offset = self.header.offset_of(at);
+        if offset.saturating_add(len as u64) > self.file_bytes {
+            self.file_bytes = self.file.len()?;
+        }
         // Not more than there is: most segments of small stores are far shorter than what is read ahead.
-        let rest = self.file.len()?.saturating_sub(self.header.offset_of(at));
+        let rest = self.file_bytes.saturating_sub(offset);
         let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
-        // The memory is used again when nobody shares it any more.
-        let mut buf = match std::mem::take(&mut self.held).try_into_mut() {
+        let mut buf = match used.try_into_mut() {
             Ok(buf) => buf,
             Err(_) => BytesMut::new(),
         };
         buf.resize(len, 0);
-        let read = self.file.read_at(self.header.offset_of(at), &mut buf)?;
+        let read = self.file.read_at(offset, &mut buf)?;
         buf.truncate(read);
-        self.held = buf.freeze();
-        self.held_at = at;
-        Ok(())
+        Ok(buf.freeze())
     }
+}
+
+/// `len` bytes from `at` on of bytes that were read at `held_at`, when they are among them.
+fn part(held: &Bytes, held_at: LogPosition, at: LogPosition, len: usize) -> Option<Bytes> {
+    let start = usize::try_from(at.get().checked_sub(held_at.get())?).ok()?;
+    let end = start.checked_add(len)?;
+    (end <= held.len()).then(|| held.slice(start..end))
 }

@@ -15,10 +15,19 @@ struct Watch {
     to: Arc<Mailbox>,
 }
 
+/// Emptied lists that are kept for the next room that is watched.
+const SPARE_LISTS: usize = 16;
+
+/// Watches that an emptied list may have room for, to be kept.
+const SPARE_WATCHES: usize = 4096;
+
 /// The watches of all rooms; each fires once.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     rooms: HashMap<RoomName, Vec<Watch>>,
+    /// A room whose readers follow along loses all its watches with each message and gets them again: growing the list anew
+    /// each time would cost several allocations.
+    spare: Vec<Vec<Watch>>,
 }
 
 impl Watchers {
@@ -35,7 +44,9 @@ impl Watchers {
         match self.rooms.get_mut(room) {
             Some(watches) => watches.push(watch),
             None => {
-                self.rooms.insert(room.clone(), vec![watch]);
+                let mut watches = self.spare.pop().unwrap_or_default();
+                watches.push(watch);
+                self.rooms.insert(room.clone(), watches);
             }
         }
     }
@@ -61,8 +72,12 @@ impl Watchers {
                 wake.push(watch.to);
             }
         }
-        if watches.is_empty() {
-            self.rooms.remove(room);
+        if watches.is_empty()
+            && let Some(emptied) = self.rooms.remove(room)
+            && self.spare.len() < SPARE_LISTS
+            && emptied.capacity() <= SPARE_WATCHES
+        {
+            self.spare.push(emptied);
         }
     }
 }

@@ -7,7 +7,8 @@
 
 use broker_proto::record::{self, RECORD_FIXED_BYTES, next_record};
 use broker_proto::{
-    Messages, Micros, RecordError, RoomId, SenderName, Seq, extension, fuzzing, limits,
+    Block, BlockError, Messages, Micros, RecordError, RoomId, SenderName, Seq, extension, fuzzing,
+    limits,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -70,6 +71,84 @@ proptest! {
     }
 }
 
+/// The same messages, one after the other in their room.
+fn in_order(mut all: Vec<Parts>) -> Vec<Parts> {
+    for (seq, parts) in (7..).zip(&mut all) {
+        parts.seq = seq;
+    }
+    all
+}
+
+/// The messages before the first that is wrong, as they are told one by one, and what is wrong.
+fn one_by_one(bytes: Bytes, count: u32) -> (Vec<broker_proto::Message>, Option<RecordError>) {
+    let mut good = Vec::new();
+    for message in Messages::new(bytes, count) {
+        match message {
+            Ok(message) => good.push(message),
+            Err(error) => return (good, Some(error)),
+        }
+    }
+    (good, None)
+}
+
+proptest! {
+    #[test]
+    fn a_block_tells_what_the_messages_tell(
+        all in vec(arbitrary::parts(), 0..6),
+        same_sender: bool,
+        changes in vec(any::<(prop::sample::Index, u8)>(), 0..2),
+        stated in prop::option::of(0..7_u32),
+    ) {
+        let mut all = in_order(all);
+        if same_sender && let Some((first, others)) = all.split_first_mut() {
+            for other in others {
+                (other.sender, other.flags) = (first.sender.clone(), first.flags);
+                other.extensions.clone_from(&first.extensions);
+            }
+        }
+        let mut bytes = encoded(&all).to_vec();
+        for (at, byte) in changes.into_iter().filter(|_| !all.is_empty()) {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let (bytes, count) = (Bytes::from(bytes), stated.unwrap_or(count(&all)));
+        let (expected, wrong) = one_by_one(bytes.clone(), count);
+        let (block, error) = Block::check(bytes, count, Some(Seq::new(7)));
+        prop_assert_eq!(error, wrong.map(BlockError::Record));
+        prop_assert_eq!(block.len() as usize, expected.len());
+        prop_assert_eq!(block.first(), Seq::new(7));
+        for (view, message) in block.views().zip(&expected) {
+            prop_assert_eq!((view.seq, view.time, view.flags), (message.seq, message.time, message.flags));
+            prop_assert_eq!(view.sender, message.sender.as_str());
+            prop_assert_eq!(view.extensions, message.extensions.as_bytes());
+            prop_assert_eq!(view.payload, &message.payload);
+        }
+        prop_assert_eq!(block.views().len(), expected.len());
+        let mut half = block.clone().into_iter();
+        let taken: Vec<_> = half.by_ref().take(expected.len() / 2).collect();
+        let rest: Vec<_> = half.into_block().into_iter().collect();
+        prop_assert_eq!([taken, rest].concat(), expected);
+    }
+}
+
+#[test]
+fn a_block_ends_before_a_message_that_is_not_the_next() {
+    let one = examples::record();
+    let twice = Bytes::from([&one[..], &one[..]].concat());
+    let order = |found, expected| BlockError::Order {
+        found: Seq::new(found),
+        expected: Seq::new(expected),
+    };
+    let (block, error) = Block::check(twice.clone(), 2, Some(Seq::new(7)));
+    assert_eq!((block.len(), block.bytes()), (1, one.len()));
+    assert_eq!(error, Some(order(7, 8)));
+    let (block, error) = Block::check(twice, 2, Some(Seq::new(6)));
+    assert!(block.is_empty() && block.first() == Seq::new(6));
+    assert_eq!(error, Some(order(7, 6)));
+    let (block, error) = Block::check(one, 1, None);
+    assert_eq!((block.len(), block.first(), error), (1, Seq::new(7), None));
+}
+
 proptest! {
     // Each case tries thousands of bits.
     #![proptest_config(ProptestConfig::with_cases(16))]
@@ -81,6 +160,10 @@ proptest! {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let noticed = Messages::new(flipped.into(), 1).any(|message| message.is_err());
             prop_assert!(noticed, "bit {} of byte {} was not noticed", bit % 8, bit / 8);
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (block, error) = Block::check(flipped.into(), 1, None);
+            prop_assert!(block.is_empty() && error.is_some(), "bit {bit} was not noticed in a block");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What a reader gets: [`Message`], [`Item`], [`Page`]; and what a sender gets: [`Ack`].
 
-use broker_proto::{ByteStr, Epoch, Extensions, Level, Micros, Position, RoomName, Seq, SkipRange};
+use broker_proto::block::{IntoMessages, Views};
+use broker_proto::{
+    Block, ByteStr, Epoch, Extensions, Level, Micros, Position, RoomName, Seq, SkipRange,
+};
 use bytes::Bytes;
 
 /// A stored message. Its bytes are shared with the frame it came in, so cloning is cheap.
@@ -74,6 +77,137 @@ impl Item {
     pub fn into_message(self) -> Option<Message> {
         match self {
             Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+}
+
+/// Messages that came together: they follow each other in one room without gaps, and are shared as one piece.
+///
+/// Looking at them through [`iter`](Self::iter) costs no allocation and no reference count, and their checksums were
+/// verified before. Taken apart with `into_iter` they become [`Message`]s.
+#[derive(Debug, Clone)]
+pub struct MessageBatch {
+    room: RoomName,
+    epoch: Epoch,
+    block: Block,
+}
+
+impl MessageBatch {
+    pub(super) const fn new(room: RoomName, epoch: Epoch, block: Block) -> Self {
+        Self { room, epoch, block }
+    }
+
+    /// The room that they are in.
+    #[must_use]
+    pub const fn room(&self) -> &RoomName {
+        &self.room
+    }
+
+    /// The room's history that they are in.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The place of the first of them.
+    #[must_use]
+    pub const fn first(&self) -> Seq {
+        self.block.first()
+    }
+
+    /// How many there are, at least one.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.block.len() as usize
+    }
+
+    /// Never: a batch has at least one message.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.block.is_empty()
+    }
+
+    /// The messages, in order.
+    #[must_use]
+    pub fn iter(&self) -> Views<'_> {
+        self.block.views()
+    }
+}
+
+impl<'a> IntoIterator for &'a MessageBatch {
+    type Item = broker_proto::MessageView<'a>;
+    type IntoIter = Views<'a>;
+
+    fn into_iter(self) -> Views<'a> {
+        self.iter()
+    }
+}
+
+impl IntoIterator for MessageBatch {
+    type Item = Message;
+    type IntoIter = BatchMessages;
+
+    fn into_iter(self) -> BatchMessages {
+        let Self { room, epoch, block } = self;
+        BatchMessages {
+            room,
+            epoch,
+            stored: block.into_iter(),
+        }
+    }
+}
+
+/// The messages of a [`MessageBatch`].
+#[derive(Debug, Clone)]
+pub struct BatchMessages {
+    room: RoomName,
+    epoch: Epoch,
+    stored: IntoMessages,
+}
+
+impl Iterator for BatchMessages {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
+        let stored = self.stored.next()?;
+        Some(Message::new(self.room.clone(), self.epoch, stored))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stored.size_hint()
+    }
+}
+
+impl ExactSizeIterator for BatchMessages {}
+
+impl std::iter::FusedIterator for BatchMessages {}
+
+/// What comes out of a subscription that is read by the batch.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BatchItem {
+    /// The next messages.
+    Messages(MessageBatch),
+    /// As [`Item::Skip`].
+    Skip(SkipRange),
+    /// As [`Item::Reset`].
+    Reset {
+        /// The identity until now.
+        previous: Epoch,
+        /// The identity from now on.
+        epoch: Epoch,
+        /// The next message.
+        next: Seq,
+    },
+}
+
+impl BatchItem {
+    /// The messages, when it is some.
+    #[must_use]
+    pub fn into_messages(self) -> Option<MessageBatch> {
+        match self {
+            Self::Messages(batch) => Some(batch),
             _ => None,
         }
     }

@@ -49,7 +49,7 @@ pub use connector::{BoxStream, Connect, Connector, Opening, Stream};
 pub use cursor::Cursor;
 pub use error::{Error, ErrorKind, Result};
 pub use handle::{Client, RoomsPage};
-pub use message::{Ack, AckRun, Item, Message, Page};
+pub use message::{Ack, AckRun, BatchItem, BatchMessages, Item, Message, MessageBatch, Page};
 pub use room::Room;
 pub use stall::{Stall, StallKind};
 pub use state::{ServerInfo, State};

@@ -385,6 +385,54 @@ fn a_lone_reader_of_the_disk_has_the_next_read_under_way_while_it_writes() {
 }
 
 #[test]
+fn what_was_read_ahead_leaves_by_turns() {
+    let store = full("a");
+    let mut ann = Peer::welcomed(&store, "ann");
+    store.slow(true);
+    ann.subscribe(1, "a", StartAt::START, 64 << 20).round();
+    let (mut all, mut reads, mut turns) = (Vec::new(), 0, 0);
+    while all.len() < 100 {
+        if store.reads() > 0 {
+            store.finish_reads();
+            reads += 1;
+        }
+        ann.say(Ping { nonce: 1 }).round();
+        while ann.take(5000) > 0 {}
+        let frames = ann.frames();
+        assert!(frames.iter().any(|frame| matches!(frame, Frame::Pong(_))));
+        let came = bytes(&frames);
+        assert!(came < (64 << 10) + (11 << 10), "{came} bytes in a turn");
+        turns += usize::from(came > 0);
+        all.extend(delivered(&frames, 1).into_iter().map(|(seq, _)| seq));
+    }
+    assert_eq!(all, (1..=100).collect::<Vec<_>>());
+    assert!(turns >= 14, "{turns} turns");
+    assert!(reads <= 7, "{reads} reads");
+}
+
+#[test]
+fn what_is_left_of_a_reply_goes_with_its_subscription() {
+    let store = full("a");
+    let mut ann = Peer::welcomed(&store, "ann");
+    store.slow(true);
+    ann.subscribe(1, "a", StartAt::START, 64 << 20).round();
+    store.finish_reads();
+    ann.round();
+    store.finish_reads();
+    while ann.take(5000) > 0 {}
+    // One turn of what was read ahead is in the outbox now, the others wait.
+    ann.round();
+    ann.say(Unsubscribe { sub: 1 }).round();
+    store.slow(false);
+    let first = ann.hear();
+    let came = delivered(&first, 1).len();
+    assert!((7..20).contains(&came), "{came} messages");
+    let frames = ann.subscribe(1, "a", StartAt::last(1), WINDOW).hear();
+    let seqs: Vec<u64> = delivered(&frames, 1).iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(seqs, [100], "only of the new subscription");
+}
+
+#[test]
 fn a_reply_for_a_subscription_that_is_gone_is_dropped() {
     let store = full("a");
     let mut ann = Peer::welcomed_under(

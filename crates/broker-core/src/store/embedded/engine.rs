@@ -400,8 +400,14 @@ impl<S: Storage> Engine<S> {
                 (LogPosition::new(slot.last_at), slot.last_time)
             })
         };
-        let tail_runs: Box<[(BatchRun, LogPosition)]> =
-            runs.iter().map(|run| (*run, before(run.room).0)).collect();
+        let end = written.head.end();
+        let tail = TailBatch::new(
+            at,
+            end,
+            written.records.unwrap_or_default(),
+            runs.iter().map(|run| (*run, before(run.room).0)),
+            self.builder.message_lengths(),
+        );
         self.shared.segments.note(
             runs.iter().map(|run| {
                 let (previous, time_before) = before(run.room);
@@ -411,16 +417,6 @@ impl<S: Storage> Engine<S> {
             time,
         );
         self.sequencer.commit(&mut rooms, at.get());
-        let end = written.head.end();
-        let bytes_offset = runs.first().map_or(0, |run| run.offset);
-        let bytes = written.records.unwrap_or_default();
-        let tail = TailBatch {
-            at,
-            end,
-            bytes,
-            bytes_offset,
-            runs: tail_runs,
-        };
         self.shared.show(tail, end);
         drop(rooms);
         self.shared

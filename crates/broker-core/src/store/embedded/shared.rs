@@ -111,7 +111,7 @@ impl<S: Storage> Shared<S> {
     pub(super) fn show(&self, batch: TailBatch, end: LogPosition) {
         {
             let mut tail = write(&self.tail);
-            if batch.bytes.is_empty() && !batch.runs.is_empty() {
+            if batch.is_hollow() {
                 // Nobody follows; a batch without its bytes must not look like one without messages.
                 tail.clear();
             } else {

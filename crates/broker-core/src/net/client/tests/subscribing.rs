@@ -12,7 +12,7 @@ use super::peer::{
     EPOCH, Listener, Peer, config, connected, connected_with, deliver_frame, records, texts,
     welcome,
 };
-use crate::net::client::{Client, ErrorKind, Item, StartAt, Subscription};
+use crate::net::client::{BatchItem, Client, ErrorKind, Item, StartAt, Subscription};
 
 /// A subscription to room `ops` that begins at message `next`, and its id.
 async fn subscribed(client: &Client, peer: &mut Peer, next: u64) -> (Subscription, u32) {
@@ -427,6 +427,76 @@ async fn a_damaged_message_is_told_and_fetched_again() {
             "the first connection is given up"
         );
     }
+}
+
+/// The seqs of the messages that come together next.
+async fn take_batch(subscription: &mut Subscription) -> Vec<u64> {
+    let item = subscription.next_batch().await.unwrap().unwrap();
+    let batch = item.into_messages().expect("messages come next");
+    assert_eq!((batch.room().as_str(), batch.epoch()), ("ops", EPOCH));
+    let seqs: Vec<u64> = batch.iter().map(|message| message.seq.get()).collect();
+    assert_eq!(
+        (batch.len(), batch.first().get()),
+        (seqs.len(), *seqs.first().unwrap())
+    );
+    for message in &batch {
+        assert_eq!(message.payload, message.seq.to_string().as_bytes());
+        assert_eq!(message.sender, "bob");
+    }
+    let owned: Vec<u64> = batch.into_iter().map(|message| message.seq.get()).collect();
+    assert_eq!(owned, seqs);
+    seqs
+}
+
+#[tokio::test]
+async fn batches_and_single_messages_mix() {
+    let (client, mut peer, _listener) = connected().await;
+    let (mut subscription, sub) = subscribed(&client, &mut peer, 1).await;
+    peer.deliver(sub, 1, 3).await;
+    peer.deliver(sub, 4, 4).await;
+    peer.send(skip(sub, 8, 9)).await;
+    peer.deliver(sub, 10, 2).await;
+    assert_eq!(take_batch(&mut subscription).await, [1, 2, 3]);
+    assert_eq!(subscription.position(), Position::new(EPOCH, Seq::new(4)));
+    assert_eq!(take(&mut subscription, 1).await, [4]);
+    assert_eq!(take_batch(&mut subscription).await, [5, 6, 7]);
+    let skipped = subscription.next_batch().await.unwrap().unwrap();
+    assert!(matches!(skipped, BatchItem::Skip(range) if range.to.get() == 9));
+    assert_eq!(take(&mut subscription, 2).await, [10, 11]);
+    client.shutdown().await.unwrap();
+    assert!(subscription.next_batch().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_ends_before_a_damaged_message() {
+    let (client, mut peer, mut listener) = connected().await;
+    let (mut subscription, sub) = subscribed(&client, &mut peer, 1).await;
+    peer.send(damaged(sub, 20)).await;
+    assert_eq!(take_batch(&mut subscription).await, [1]);
+    let error = subscription.next_batch().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    let (mut again, subscribe) = resumed(&mut listener).await;
+    let at = Position::new(EPOCH, Seq::new(2));
+    assert_eq!(subscribe.start.view(), StartView::Position(at));
+    again.subscribed(subscribe.sub, EPOCH, 2, 5).await;
+    again.deliver(subscribe.sub, 2, 4).await;
+    assert_eq!(take_batch(&mut subscription).await, [2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_was_taken_as_a_batch_is_admitted_again() {
+    let (client, mut peer, _listener) =
+        connected_with(config().window_bytes(1000), welcome()).await;
+    let (mut subscription, sub) = subscribed(&client, &mut peer, 1).await;
+    let frame = deliver_frame(sub, 1, 20);
+    let bytes = frame.body.len();
+    peer.send(frame).await;
+    assert_eq!(take_batch(&mut subscription).await.len(), 20);
+    // At once, not when the next is asked for: the broker goes on while the batch is looked at.
+    let Frame::Credit(credit) = peer.recv().await else {
+        panic!("no credit")
+    };
+    assert_eq!((credit.sub, credit.bytes as usize), (sub, bytes));
 }
 
 #[tokio::test(start_paused = true)]
