@@ -116,6 +116,7 @@ impl Sends {
             .is_some_and(|back| back.takes(message, number))
         {
             self.close_last();
+            self.blocks.rewind();
             self.frames.push_back(Frame::open(message, number));
         }
         match message.key {
@@ -281,6 +282,7 @@ impl Sends {
                 .find(|frame| frame.producer.is_none());
             self.own_floor = next.map_or(self.next_number, |frame| frame.first_number);
         }
+        self.blocks.recycle(frame);
     }
 
     /// Prepares for a new connection: everything not answered will be written again, in order and with the same numbers.
