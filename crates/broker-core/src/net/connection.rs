@@ -219,8 +219,15 @@ impl<S: Store, IO: Stream> Driver<S, IO> {
         woken |= self.is_done() || self.session.has_work();
         woken |= self.unread && self.session.wants_read();
         woken |= self.poll_read(context)?;
+        if woken {
+            // Whatever else there is, is seen after the round that follows at once.
+            return Poll::Ready(Ok(()));
+        }
         woken |= self.session.mailbox().poll_ready(context).is_ready();
         woken |= self.hub.generation() != self.stage_seen;
+        if woken {
+            return Poll::Ready(Ok(()));
+        }
         woken |= self.timer.as_mut().poll(context).is_ready();
         if woken {
             Poll::Ready(Ok(()))
