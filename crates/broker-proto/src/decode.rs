@@ -152,6 +152,22 @@ impl Decoder {
         buf: &mut BytesMut,
         limit: usize,
     ) -> Result<Option<Frame>, DecodeError> {
+        let frame = self.take(buf, limit)?;
+        if frame.is_none()
+            && let Some((length, _)) = buf.split_first_chunk::<LENGTH_FIELD_BYTES>()
+        {
+            let total = LENGTH_FIELD_BYTES + u32::from_be_bytes(*length) as usize;
+            let wanted = total.min((2 * buf.len()).max(RESERVE_BYTES_MIN));
+            buf.reserve(wanted.saturating_sub(buf.len()));
+        }
+        Ok(frame)
+    }
+
+    /// As [`decode`](Self::decode), but the buffer is the caller's to make room in.
+    ///
+    /// # Errors
+    /// When the bytes are not a frame; the connection must be closed.
+    pub fn take(&mut self, buf: &mut BytesMut, limit: usize) -> Result<Option<Frame>, DecodeError> {
         let Some((length, _)) = buf.split_first_chunk::<LENGTH_FIELD_BYTES>() else {
             return Ok(None);
         };
@@ -159,8 +175,6 @@ impl Decoder {
         let kind = judge_start(buf, length, limit)?;
         let total = LENGTH_FIELD_BYTES + length;
         if buf.len() < total {
-            let wanted = total.min((2 * buf.len()).max(RESERVE_BYTES_MIN));
-            buf.reserve(wanted.saturating_sub(buf.len()));
             return Ok(None);
         }
         let kind = kind.ok_or(DecodeError::Empty)?;

@@ -64,6 +64,15 @@ pub(crate) struct Decision {
     pub(crate) placed: Option<Placed>,
 }
 
+/// What the highest number of a producer says about those of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// All are above it.
+    New,
+    /// Some may be known.
+    Seen,
+}
+
 #[derive(Debug)]
 struct StagedRoom {
     next: Seq,
@@ -132,11 +141,14 @@ impl Sequencer {
                 detail,
             });
         };
-        if let Err((code, detail)) = self.admit(append, now) {
-            refuse(&mut decision, append.first_number, code, detail);
-            return decision;
-        }
-        let number = self.recognise(rooms, append, &mut decision);
+        let number = match self.admit(append, now) {
+            Err((code, detail)) => {
+                refuse(&mut decision, append.first_number, code, detail);
+                return decision;
+            }
+            Ok(Numbers::New) => append.first_number,
+            Ok(Numbers::Seen) => self.recognise(rooms, append, &mut decision),
+        };
         let number = self.refuse_doubtful(rooms, append, number, &mut decision);
         if number == append.first_number + u64::from(append.count) {
             return decision;
@@ -168,7 +180,7 @@ impl Sequencer {
         let end = append.first_number + u64::from(append.count);
         let (from, (code, detail)) = match self.admit(append, now) {
             Err(refusal) => (append.first_number, refusal),
-            Ok(()) => (
+            Ok(_) => (
                 self.recognise(rooms, append, &mut decision),
                 (ErrorCode::READ_ONLY, reason),
             ),
@@ -185,7 +197,7 @@ impl Sequencer {
     }
 
     /// Whether this session may publish with this producer, and whether its numbers make sense.
-    fn admit(&mut self, append: &Append, now: Micros) -> Result<(), (ErrorCode, String)> {
+    fn admit(&mut self, append: &Append, now: Micros) -> Result<Numbers, (ErrorCode, String)> {
         if let Some(producer) = self.producers.get(&append.key) {
             let fenced = append.session != SessionId(0)
                 && append.claimed
@@ -193,8 +205,11 @@ impl Sequencer {
             if fenced {
                 return Err((ErrorCode::SUPERSEDED, "a newer connection of the same producer has taken over; this one may no longer publish".to_owned()));
             }
+            if producer.highest >= append.first_number {
+                return Ok(Numbers::Seen);
+            }
             if producer.highest > 0 || append.first_number == 1 {
-                return Ok(());
+                return Ok(Numbers::New);
             }
         }
         if append.first_number > 1 {
@@ -210,7 +225,7 @@ impl Sequencer {
             let detail = "too many producers are remembered; explicit keys are forgotten by age only, so try again later or without a key";
             return Err((ErrorCode::LIMIT, detail.to_owned()));
         }
-        Ok(())
+        Ok(Numbers::New)
     }
 
     /// Sorts out the numbers that have been seen; gives the first one that has not.

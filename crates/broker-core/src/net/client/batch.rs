@@ -12,8 +12,12 @@ use std::task::{Context, Poll, Waker};
 use broker_proto::{Epoch, Level, RoomName, Seq};
 
 use super::error::{Error, Result};
+use super::frames::MESSAGES_MAX;
 use super::message::{Ack, AckRun};
 use crate::sync::{Mutex, lock};
+
+/// Wakers that room is made for at first, when anybody waits.
+const WAKERS_MIN: usize = 16;
 
 /// The messages of one publish frame, from the senders' side.
 pub(super) struct Batch {
@@ -97,6 +101,19 @@ impl State {
         gaps
     }
 
+    /// The first message of a range that is not settled.
+    fn first_gap(&self, first: u32, count: u32) -> Option<u32> {
+        let end = first.saturating_add(count);
+        let mut at = first;
+        for settled in &self.settled {
+            if settled.first > at || at >= end {
+                break;
+            }
+            at = at.max(settled.end());
+        }
+        (at < end).then_some(at)
+    }
+
     fn take_wakers(&mut self, first: u32, count: u32, wakes: &mut Vec<Waker>) {
         let range = self
             .wakers
@@ -109,6 +126,11 @@ impl State {
     fn wait(&mut self, index: u32, cx: &Context<'_>) {
         let index = index as usize;
         if self.wakers.len() <= index {
+            if self.wakers.capacity() <= index {
+                let most = MESSAGES_MAX as usize;
+                let wanted = (2 * index).clamp(WAKERS_MIN, most).max(index + 1);
+                self.wakers.reserve_exact(wanted - self.wakers.len());
+            }
             self.wakers.resize(index + 1, None);
         }
         if let Some(waker) = self.wakers.get_mut(index) {
@@ -138,6 +160,17 @@ impl Batch {
         wakes: &mut Vec<Waker>,
     ) -> u32 {
         let mut state = lock(&self.state);
+        if state.settled.last().is_none_or(|last| last.end() <= first) {
+            // Nearly always: answers come in the order of the sends.
+            let outcome = outcome.clone();
+            state.settled.push(Settled {
+                first,
+                count,
+                outcome,
+            });
+            state.take_wakers(first, count, wakes);
+            return count;
+        }
         let mut fresh = 0;
         for (at, count) in state.gaps(first, count) {
             let part = Settled {
@@ -185,9 +218,9 @@ impl Batch {
     /// Whether a whole range has ended; wakes `cx` when its first open part does.
     pub(super) fn poll_range(&self, first: u32, count: u32, cx: &Context<'_>) -> Poll<()> {
         let mut state = lock(&self.state);
-        match state.gaps(first, count).first() {
+        match state.first_gap(first, count) {
             None => Poll::Ready(()),
-            Some(&(open, _)) => {
+            Some(open) => {
                 state.wait(open, cx);
                 Poll::Pending
             }
@@ -272,6 +305,10 @@ mod tests {
         assert_eq!(seqs.split_at(8).0, expected);
         assert_eq!(seqs.split_at(8).1, [Some(Err(ErrorKind::Timeout)), None]);
         assert_eq!(batch.unsettled(0, 12), [(9, 3)]);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(batch.poll_range(0, 9, &cx).is_ready());
+        assert!(batch.poll_range(3, 7, &cx).is_pending());
+        assert!(batch.poll_range(9, 0, &cx).is_ready());
         let runs = batch.outcomes(1, 4);
         let runs: Vec<_> = runs
             .into_iter()

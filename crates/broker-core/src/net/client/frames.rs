@@ -19,6 +19,8 @@ pub(super) const BODY_BYTES_MAX: usize = 256 << 10;
 const COPY_BYTES_MAX: usize = 1024;
 /// Size of the blocks that copied payloads go to.
 const BLOCK_BYTES: usize = 64 << 10;
+/// Blocks of answered frames that are kept for the next ones.
+const SPARES_MAX: usize = 4;
 
 /// Who numbers a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,9 @@ pub(super) struct Blocks {
     /// Bytes of the open frame that are not among its parts yet, and free space.
     body: BytesMut,
     heads: BytesMut,
+    /// Blocks that nobody holds any more, empty. Memory that goes back to the system and comes again from it costs more than
+    /// what is done with it.
+    spares: Vec<BytesMut>,
 }
 
 impl Blocks {
@@ -89,12 +94,59 @@ impl Blocks {
         self.body.clear();
     }
 
+    /// Begins the next frame: at the front of the block again, when all frames in it were answered, because that memory is
+    /// in the processor's cache.
+    pub(super) fn rewind(&mut self) {
+        if self.body.is_empty() {
+            // Fails while a frame is in it; the rest of the block is used then.
+            let _front = self.body.try_reclaim(BLOCK_BYTES);
+        }
+    }
+
+    /// Keeps the blocks that only this frame was in.
+    pub(super) fn recycle(&mut self, frame: Frame) {
+        for part in frame.parts.into_iter().skip(1) {
+            if self.spares.len() >= SPARES_MAX {
+                return;
+            }
+            if !part.is_unique() {
+                continue;
+            }
+            if let Ok(mut block) = part.try_into_mut() {
+                block.clear();
+                // Payloads of the application are of any size.
+                if block.try_reclaim(BLOCK_BYTES) && block.capacity() <= 2 * BLOCK_BYTES {
+                    self.spares.push(block);
+                }
+            }
+        }
+    }
+
+    /// Another block, or the same from its front.
+    fn renew(&mut self, need: usize) {
+        let bytes = need.max(BLOCK_BYTES);
+        if self.body.try_reclaim(bytes) {
+            return;
+        }
+        match self.spares.pop().filter(|spare| spare.capacity() >= bytes) {
+            Some(spare) => self.body = spare,
+            None => self.body.reserve(bytes),
+        }
+    }
+
     /// The bytes of the open frame so far.
     fn cut(&mut self, parts: &mut Vec<Bytes>) {
         if !self.body.is_empty() {
             parts.push(self.body.split().freeze());
         }
     }
+}
+
+/// Room for the head and, nearly always, one piece of a block.
+fn first_parts() -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(2);
+    parts.push(Bytes::new());
+    parts
 }
 
 impl Frame {
@@ -110,7 +162,7 @@ impl Frame {
             settled: 0,
             payload_bytes: 0,
             body_bytes: 0,
-            parts: vec![Bytes::new()],
+            parts: first_parts(),
             open: true,
             attempts: 0,
             first_sent: None,
@@ -142,7 +194,7 @@ impl Frame {
         if blocks.body.capacity() - blocks.body.len() < need {
             // The block stays with the frames in it, and is used again when they are answered.
             blocks.cut(&mut self.parts);
-            blocks.body.reserve(need.max(BLOCK_BYTES));
+            blocks.renew(need);
         }
         publish::encode_entry_head(&mut blocks.body, payload.len(), &[], message.crc);
         if copied {
@@ -241,5 +293,67 @@ impl Frame {
         };
         piece.write_head(blocks);
         piece
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn send(blocks: &mut Blocks, payload: &Bytes, count: u64) -> Frame {
+        let room = RoomName::parse("r").unwrap();
+        let message = Outgoing {
+            room: &room,
+            key: Key::Own,
+            payload,
+            crc: 0,
+        };
+        blocks.rewind();
+        let mut frame = Frame::open(&message, 1);
+        for _ in 0..count {
+            frame.push(&message, blocks);
+        }
+        frame.close(blocks);
+        frame
+    }
+
+    fn address(frame: &Frame) -> usize {
+        frame.parts.get(1).unwrap().as_ptr().addr()
+    }
+
+    #[test]
+    fn frames_that_are_answered_one_by_one_are_built_in_the_same_place() {
+        let mut blocks = Blocks::default();
+        let payload = Bytes::from(vec![7; 1000]);
+        let first = address(&send(&mut blocks, &payload, 16));
+        for _ in 0..20 {
+            assert_eq!(address(&send(&mut blocks, &payload, 16)), first);
+        }
+        let held = send(&mut blocks, &payload, 16);
+        let body = held.parts.get(1).unwrap().clone();
+        assert_ne!(address(&send(&mut blocks, &payload, 16)), first);
+        assert!(body.iter().filter(|byte| **byte == 7).count() >= 16_000);
+    }
+
+    #[test]
+    fn blocks_are_used_again_and_payloads_of_the_application_are_not_kept() {
+        let mut blocks = Blocks::default();
+        let payload = Bytes::from(vec![7; 1000]);
+        let frames: Vec<Frame> = (0..16).map(|_| send(&mut blocks, &payload, 60)).collect();
+        frames.into_iter().for_each(|frame| blocks.recycle(frame));
+        assert_eq!(blocks.spares.len(), SPARES_MAX);
+        let mut blocks = Blocks::default();
+        let large = Bytes::from(vec![7; 1 << 20]);
+        let frame = send(&mut blocks, &large, 1);
+        drop(large);
+        blocks.recycle(frame);
+        assert!(
+            blocks
+                .spares
+                .iter()
+                .all(|spare| spare.capacity() <= 2 * BLOCK_BYTES)
+        );
     }
 }

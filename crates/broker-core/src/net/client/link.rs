@@ -96,6 +96,8 @@ pub(super) struct Link<'a> {
     pongs: usize,
     useful: bool,
     yielded: bool,
+    /// Whether an ack woke senders in this turn; they will have something to send in a moment.
+    answered: bool,
     /// When the goodbye was queued.
     goodbye: Option<Instant>,
     wakes: Vec<Waker>,
@@ -120,6 +122,7 @@ impl<'a> Link<'a> {
             pongs: 0,
             useful: false,
             yielded: false,
+            answered: false,
             goodbye: None,
             wakes: Vec::new(),
         }
@@ -138,11 +141,19 @@ impl<'a> Link<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let before = self.last_read;
+        self.answered = false;
         let read = self.poll_read(cx);
         self.wake_all();
         let end = match read {
             Ok(true) => return Poll::Ready(End::Finished),
-            Ok(false) => self.poll_rest(cx),
+            Ok(false) => {
+                let now = match self.last_read {
+                    now if now != before => now,
+                    _ => Instant::now(),
+                };
+                self.poll_rest(cx, now)
+            }
             Err(_) if self.goodbye.is_some() => return Poll::Ready(End::Finished),
             Err(error) => return Poll::Ready(End::Lost(error)),
         };
@@ -154,8 +165,7 @@ impl<'a> Link<'a> {
         })
     }
 
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let now = Instant::now();
+    fn poll_rest(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<()>> {
         if self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer(now)?;
             // A timer that has been set anew must be polled to wake.
@@ -176,7 +186,11 @@ impl<'a> Link<'a> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool> {
         self.pongs = 0;
         for _ in 0..READS_MAX {
-            if self.read.capacity() - self.read.len() < READ_SPARE_MIN {
+            // From the front again when nobody holds what was read: that memory is in the processor's cache.
+            let wanted = READ_BYTES.saturating_sub(self.read.len());
+            if !self.read.try_reclaim(wanted.max(READ_SPARE_MIN))
+                && self.read.capacity() - self.read.len() < READ_SPARE_MIN
+            {
                 self.read.reserve(READ_BYTES);
             }
             let polled = pin!(self.stream.read_buf(&mut self.read)).poll(cx);
@@ -260,7 +274,11 @@ impl<'a> Link<'a> {
                 | Frame::Cursor(_)
         );
         match frame {
-            Frame::Ack(ack) => take_ack(&mut core, &ack, self.last_read, wakes)?,
+            Frame::Ack(ack) => {
+                let before = wakes.len();
+                take_ack(&mut core, &ack, self.last_read, wakes)?;
+                self.answered |= wakes.len() > before;
+            }
             Frame::Refused(refused) => take_refused(&mut core, &refused, self.last_read, wakes)?,
             Frame::Deliver(deliver) => core.feed(deliver.sub, wakes, |feed, wakes| {
                 feed.deliver(deliver, wakes)
@@ -459,6 +477,13 @@ impl<'a> Link<'a> {
         if let Some(said) = self.goodbye {
             drop(core);
             return Ok(self.part(cx, said, now));
+        }
+        // Those who were just woken go first; the first of them need not wake this task then.
+        self.yielded = std::mem::take(&mut self.answered);
+        if self.yielded {
+            drop(core);
+            cx.waker().wake_by_ref();
+            return Ok(Turn::Sleep);
         }
         core.sleep(cx);
         let awaits = core.awaits();

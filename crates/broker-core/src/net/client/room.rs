@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use broker_proto::limits::PAYLOAD_BYTES_MAX;
@@ -348,10 +349,10 @@ impl Future for Queueing<'_> {
             crc: this.crc,
         };
         let place = &mut this.place;
-        let polled = this
-            .shared
-            .update(|core, wakes| core.poll_push(this.shared, &message, place, cx, wakes));
-        polled.map_ok(Ticket::new)
+        this.shared.update(|core, wakes| {
+            core.poll_push(this.shared, &message, place, cx, wakes)
+                .map_ok(|(batch, index)| Ticket::new((Arc::clone(batch), index)))
+        })
     }
 }
 
@@ -387,7 +388,7 @@ impl Chunk {
         room: &RoomName,
         payloads: &mut impl Iterator<Item = P>,
     ) -> Self {
-        let mut messages = Vec::new();
+        let mut messages = Vec::with_capacity(payloads.size_hint().0.min(BULK_MESSAGES));
         let (mut bytes, mut stopped, mut is_last) = (0, None, false);
         while messages.len() < BULK_MESSAGES && bytes < BULK_BYTES {
             let Some(payload) = payloads.next() else {

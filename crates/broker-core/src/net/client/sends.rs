@@ -104,8 +104,8 @@ impl Sends {
             && (self.bytes == 0 || self.bytes + payload_bytes <= UNACKED_BYTES_MAX)
     }
 
-    /// Takes a message that [fits](Self::fits) and tells where its answer will be.
-    pub(super) fn push(&mut self, message: &Outgoing<'_>) -> (Arc<Batch>, u32) {
+    /// Takes a message that [fits](Self::fits) and tells its place in the [newest](Self::newest) batch.
+    pub(super) fn push(&mut self, message: &Outgoing<'_>) -> u32 {
         let number = match message.key {
             Key::Own => self.next_number,
             Key::Given { number, .. } => number,
@@ -116,6 +116,7 @@ impl Sends {
             .is_some_and(|back| back.takes(message, number))
         {
             self.close_last();
+            self.blocks.rewind();
             self.frames.push_back(Frame::open(message, number));
         }
         match message.key {
@@ -126,8 +127,15 @@ impl Sends {
         let Some(frame) = self.frames.back_mut() else {
             unreachable!("a frame was pushed when there was none");
         };
-        let index = frame.push(message, &mut self.blocks);
-        (Arc::clone(&frame.batch), index)
+        frame.push(message, &mut self.blocks)
+    }
+
+    /// Where the answer to the message that was [pushed](Self::push) last will be.
+    pub(super) fn newest(&self) -> &Arc<Batch> {
+        let Some(frame) = self.frames.back() else {
+            unreachable!("a message was pushed");
+        };
+        &frame.batch
     }
 
     fn close_last(&mut self) {
@@ -281,6 +289,7 @@ impl Sends {
                 .find(|frame| frame.producer.is_none());
             self.own_floor = next.map_or(self.next_number, |frame| frame.first_number);
         }
+        self.blocks.recycle(frame);
     }
 
     /// Prepares for a new connection: everything not answered will be written again, in order and with the same numbers.

@@ -140,7 +140,10 @@ impl Shared {
             let result = change(&mut core, &mut wakes);
             (result, core.driver.take())
         };
-        driver.into_iter().chain(wakes).for_each(Waker::wake);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        wakes.into_iter().for_each(Waker::wake);
         result
     }
 
@@ -217,7 +220,7 @@ impl Core {
         place: &mut Option<u64>,
         cx: &Context<'_>,
         wakes: &mut Vec<Waker>,
-    ) -> Poll<Result<(Arc<Batch>, u32)>> {
+    ) -> Poll<Result<(&Arc<Batch>, u32)>> {
         if let Some(error) = self.check_open(shared) {
             return Poll::Ready(Err(error));
         }
@@ -241,16 +244,15 @@ impl Core {
                 *place = None;
             }
         }
-        let pushed = self.push(message);
-        self.hand_on(wakes);
-        Poll::Ready(Ok(pushed))
-    }
-
-    fn push(&mut self, message: &Outgoing<'_>) -> (Arc<Batch>, u32) {
         if self.sends.is_empty() {
             self.sends_moved = Instant::now();
         }
-        self.sends.push(message)
+        let hand_on = !self.waiting.is_empty();
+        let index = self.sends.push(message);
+        if hand_on {
+            self.hand_on(wakes);
+        }
+        Poll::Ready(Ok((self.sends.newest(), index)))
     }
 
     /// Wakes whose turn it is to send, when there may be space.

@@ -99,17 +99,17 @@ impl BulkTicket {
         self.count == 0
     }
 
-    pub(super) fn add(&mut self, (batch, index): (Arc<Batch>, u32)) {
+    pub(super) fn add(&mut self, (batch, index): (&Arc<Batch>, u32)) {
         self.count += 1;
         if let Some(last) = self.parts.last_mut()
-            && Arc::ptr_eq(&last.batch, &batch)
+            && Arc::ptr_eq(&last.batch, batch)
             && last.first + last.count == index
         {
             last.count += 1;
             return;
         }
         self.parts.push(Part {
-            batch,
+            batch: Arc::clone(batch),
             first: index,
             count: 1,
         });
