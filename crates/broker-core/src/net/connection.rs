@@ -29,8 +29,9 @@ use crate::sync::Arc;
 /// Bytes of a read buffer, to begin with.
 const READ_BYTES_MIN: usize = 16 << 10;
 
-/// Bytes that a read buffer grows to while reads fill it.
-const READ_BYTES_MAX: usize = 256 << 10;
+/// Bytes that a read buffer grows to while reads fill it: twice what a read is worth, so that frames of
+/// 256 KiB that wait for the log leave room for the next and no other buffer is needed.
+const READ_BYTES_MAX: usize = 512 << 10;
 
 /// Reads in a row that used little of a grown buffer before it shrinks.
 const SMALL_READS_MAX: u32 = 64;
