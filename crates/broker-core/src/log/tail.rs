@@ -62,15 +62,16 @@ impl TailBatch {
                 kept
             })
             .collect();
-        let ends = if bytes.is_empty() {
-            Box::default()
-        } else {
-            let ends = lengths.iter().scan(0_u32, |end, length| {
-                *end = end.saturating_add(*length);
-                Some(*end)
-            });
-            ends.collect()
-        };
+        // Without bytes nothing is served from here.
+        let lengths = if bytes.is_empty() { &[] } else { lengths };
+        let mut record_end = 0_u32;
+        let ends = lengths
+            .iter()
+            .map(|length| {
+                record_end = record_end.saturating_add(*length);
+                record_end
+            })
+            .collect();
         Self {
             at,
             end,

@@ -195,7 +195,7 @@ fn a_bulk_send_costs_nothing_for_each_message() {
         let payloads = (0..messages).map(|_| Bytes::from_static(PAYLOAD));
         connected.run(async { room.send_all(payloads).await.unwrap().await.unwrap() });
     });
-    cost.expect("client, one bulk send", 17.0, 0.05);
+    cost.expect("client, one bulk send", 9.25, 0.05);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_future_for_each_message_costs_no_allocation() {
             all_answered(&mut tickets).await;
         });
     });
-    cost.expect("client, a future for each message", 8.0, 0.05);
+    cost.expect("client, a future for each message", 4.0, 0.05);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn received_messages_cost_no_allocation() {
             }
         });
     });
-    cost.expect("client, a batch received", 0.25, 0.05);
+    cost.expect("client, a batch received", 0.1, 0.05);
     // It goes before its client and its runtime do.
     drop(messages);
 }

@@ -320,7 +320,7 @@ fn publishes_of_many_messages_cost_nothing_for_each() {
         let bytes = [uncounted(|| peers[0].frames(1, messages))];
         served.publish(&mut peers, &bytes);
     });
-    cost.expect("server, one publish of many messages", 7.25, 0.05);
+    cost.expect("server, one publish of many messages", 8.25, 0.05);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn publishes_of_one_message_each_cost_no_allocation() {
         let bytes = [uncounted(|| peers[0].frames(messages, 1))];
         served.publish(&mut peers, &bytes);
     });
-    cost.expect("server, many publishes of one message", 7.5, 0.05);
+    cost.expect("server, many publishes of one message", 8.25, 0.05);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn publishes_of_many_peers_cost_nothing_for_each_message() {
     });
     cost.expect(
         "server, publishes of many peers, 16 messages each",
-        7.25,
+        8.25,
         0.05,
     );
 }
@@ -373,7 +373,7 @@ fn live_deliveries_of_many_messages_cost_nothing_for_each() {
             bytes: WINDOW / 4,
         });
     });
-    cost.expect("server, a batch to a live subscriber", 3.25, 0.05);
+    cost.expect("server, a batch to a live subscriber", 2.25, 0.05);
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn live_deliveries_to_many_subscribers() {
             });
         }
     });
-    cost.expect("server, a batch to 16 live subscribers", 22.25, 0.05);
+    cost.expect("server, a batch to 16 live subscribers", 18.25, 0.05);
 }
 
 /// One batch is a whole room, read by a new subscription from its start.
@@ -428,5 +428,5 @@ fn history_from_memory_costs_nothing_for_each_message() {
 
 #[test]
 fn history_from_the_disk_costs_nothing_for_each_message() {
-    replay(1, "server, history from the disk", 13.5);
+    replay(1, "server, history from the disk", 15.25);
 }

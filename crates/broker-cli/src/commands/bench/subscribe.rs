@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Error, Item, StartAt};
+use broker_core::{BatchItem, Error, StartAt};
 use futures_util::FutureExt;
-use futures_util::stream::{Stream, StreamExt, select_all};
+use futures_util::stream::{Stream, StreamExt, select_all, unfold};
 use tokio::sync::{Barrier, watch};
 
 use super::check::Checker;
@@ -17,8 +17,8 @@ use super::publish::Published;
 use super::stage::Stage;
 use crate::exit::{Exit, Failure};
 
-/// After so many messages without a wait, others get their turn and are told how far it is.
-const ROUND: u32 = 128;
+/// After so many frames of messages without a wait, others get their turn and are told how far it is.
+const ROUND: u32 = 4;
 
 /// What all subscribers of a benchmark have in common.
 #[derive(Debug)]
@@ -75,7 +75,12 @@ pub(crate) async fn subscribe(audience: Arc<Audience>) -> Result<Received, Failu
             .subscribe(StartAt::START)
             .wait(true)
             .await?;
-        items.push(subscription.map(move |item| (number, item)));
+        // Whole frames, as a program takes them that wants to keep up.
+        let batches = unfold(subscription, |mut subscription| async {
+            let batch = subscription.next_batch().await?;
+            Some((batch, subscription))
+        });
+        items.push(Box::pin(batches.map(move |batch| (number, batch))));
     }
     if !audience.is_history {
         audience.start.wait().await;
@@ -113,8 +118,8 @@ struct Reader<'a> {
     told: u64,
 }
 
-/// A message of a room, or what ended its subscription.
-type Entry = (u32, Result<Item, Error>);
+/// Messages of a room, or what ended its subscription.
+type Entry = (u32, Result<BatchItem, Error>);
 
 /// What a reader has waited for.
 enum Next {
@@ -177,20 +182,26 @@ impl Reader<'_> {
         }
     }
 
-    fn take(&mut self, number: u32, item: Item) -> Result<(), Failure> {
+    fn take(&mut self, number: u32, item: BatchItem) -> Result<(), Failure> {
         let checker = self.received.checkers.get_mut(number as usize);
-        let (Item::Message(message), Some(checker)) = (&item, checker) else {
+        let (BatchItem::Messages(batch), Some(checker)) = (&item, checker) else {
             return Err(Failure::new(
                 Exit::Protocol,
                 format!("room {number}: something other than a message came: {item:?}"),
             ));
         };
-        let stamp = checker.check(message.seq.get(), &message.payload)?;
-        self.received.count += 1;
-        if self.audience.is_timed {
-            let now = Instant::now();
-            let took = self.audience.stage.nanos(now).saturating_sub(stamp.sent_ns);
-            self.received.latencies.record(Duration::from_nanos(took));
+        // They came together.
+        let now = self
+            .audience
+            .is_timed
+            .then(|| self.audience.stage.nanos(Instant::now()));
+        for message in batch {
+            let stamp = checker.check(message.seq.get(), message.payload)?;
+            self.received.count += 1;
+            if let Some(now) = now {
+                let took = now.saturating_sub(stamp.sent_ns);
+                self.received.latencies.record(Duration::from_nanos(took));
+            }
         }
         Ok(())
     }
