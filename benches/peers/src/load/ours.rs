@@ -8,7 +8,9 @@ use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use broker_core::{BulkTicket, Client, ErrorKind, Item, Room, StartAt, Subscription, Ticket};
+use broker_core::{
+    BatchItem, BulkTicket, Client, ErrorKind, MessageBatch, Room, StartAt, Subscription, Ticket,
+};
 use bytes::Bytes;
 
 use super::publish::{Load, Tally};
@@ -99,30 +101,38 @@ pub(crate) async fn subscribe(address: SocketAddr, number: usize) -> Result<Subs
 /// Takes messages until the last one.
 pub(crate) async fn follow(mut messages: Subscription, mut sink: Sink) -> Result<Sink> {
     loop {
-        match messages.next().await.context("the subscription ended")?? {
-            Item::Message(message) => {
-                if sink.take(&message.payload, None)? {
-                    return Ok(sink);
-                }
+        for message in &next(&mut messages).await? {
+            if sink.take(message.payload, None)? {
+                return Ok(sink);
             }
-            other => bail!("{other:?} came instead of a message"),
         }
     }
 }
 
 /// Reads a room of `count` messages of `size` bytes from its start.
 pub(crate) async fn replay(mut messages: Subscription, count: u64, size: usize) -> Result<()> {
-    for number in 1..=count {
-        match messages.next().await.context("the subscription ended")?? {
-            Item::Message(message) => {
-                if message.seq.get() != number || message.payload.len() != size {
-                    bail!("message {} came instead of {number}", message.seq);
-                }
+    let mut number = 0;
+    while number < count {
+        for message in &next(&mut messages).await? {
+            number += 1;
+            if message.seq.get() != number || message.payload.len() != size {
+                bail!("message {} came instead of {number}", message.seq);
             }
-            other => bail!("{other:?} came instead of message {number}"),
         }
     }
     Ok(())
+}
+
+/// What came together: the peers' messages are taken by the read as well.
+async fn next(messages: &mut Subscription) -> Result<MessageBatch> {
+    match messages
+        .next_batch()
+        .await
+        .context("the subscription ended")??
+    {
+        BatchItem::Messages(batch) => Ok(batch),
+        other => bail!("{other:?} came instead of messages"),
+    }
 }
 
 /// Sends live messages.
