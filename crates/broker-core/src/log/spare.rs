@@ -2,9 +2,6 @@
 //!
 //! Writing into space that is there already needs no change of the file's size, so that one sync of the data is enough. Making
 //! that space takes long, so it is done ahead, by another thread than the writer.
-//!
-//! When none is there, a file is *reserved*: the file system only notes that its space reads as zeros. That takes no time that
-//! grows with the size, but each sync has to note then what has been written.
 
 use std::io;
 
@@ -12,15 +9,6 @@ use super::storage::{Storage, StorageFile};
 
 /// A spare is filled in pieces of this size.
 const FILL_BYTES: u64 = 1 << 20;
-
-/// How a spare gets its zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Zeros {
-    /// Written: best to write into.
-    Written,
-    /// Reserved: quickly there.
-    Reserved,
-}
 
 /// A file of zeros, ready to become a segment.
 #[derive(Debug)]
@@ -60,7 +48,6 @@ pub(crate) fn make_spare<S: Storage>(
     storage: &S,
     name: &str,
     bytes: u64,
-    zeros: Zeros,
     given_up: &dyn Fn() -> bool,
 ) -> io::Result<Spare<S::File>> {
     match storage.delete(name) {
@@ -68,11 +55,7 @@ pub(crate) fn make_spare<S: Storage>(
         _ => {}
     }
     let file = storage.create(name)?;
-    let filled = match zeros {
-        Zeros::Written => fill(&file, bytes, given_up),
-        Zeros::Reserved => file.reserve(0, bytes),
-    };
-    let filled = filled.and_then(|()| file.sync_all());
+    let filled = fill(&file, bytes, given_up).and_then(|()| file.sync_all());
     if let Err(error) = filled {
         let _ = storage.delete(name);
         return Err(error);

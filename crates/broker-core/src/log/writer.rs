@@ -26,7 +26,7 @@ use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
-use super::spare::{Spare, Zeros, make_spare, spare_name};
+use super::spare::{Spare, make_spare, spare_name};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -34,8 +34,8 @@ use crate::sync::Arc;
 /// Unit of writes. A multiple of every block size that a disk may have.
 const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
-/// or this: where space cannot be reserved, filling it with zeros holds the writer up.
-const HURRIED_BYTES: u64 = 16 << 20;
+/// or this: filling it with zeros holds the writer up.
+const HURRIED_BYTES: u64 = 4 << 20;
 /// A writer of so many bytes a microsecond would have filled its segment before a spare is ready that
 /// is begun when half of it is full.
 const FAST_BYTES_PER_MICRO: u64 = 256;
@@ -291,7 +291,7 @@ impl<S: Storage> LogWriter<S> {
         // Starved a moment ago; space may have come back.
         let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
-        match make_spare(&*self.storage, &name, size, Zeros::Reserved, &|| false) {
+        match make_spare(&*self.storage, &name, size, &|| false) {
             Ok(spare) => {
                 self.starved = false;
                 self.spare = Some(spare);
@@ -352,7 +352,7 @@ impl<S: Storage> LogWriter<S> {
         let largest = largest.min(HURRIED_BYTES).max(smallest);
         let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
-        let made = make_spare(&*self.storage, &name, size, Zeros::Reserved, &|| false);
+        let made = make_spare(&*self.storage, &name, size, &|| false);
         self.starved = made.as_ref().is_err_and(is_no_space);
         made
     }

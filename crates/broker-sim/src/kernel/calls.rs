@@ -25,11 +25,10 @@ use crate::fleet::Tracer;
 use crate::rng::Rng;
 
 /// Calls that change something.
-const CALLS: [&str; 8] = [
+const CALLS: [&str; 7] = [
     "pwrite64",
     "fdatasync",
     "fsync",
-    "fallocate",
     "ftruncate",
     "renameat",
     "unlinkat",
@@ -87,7 +86,7 @@ impl Fault {
             Self::Kill | Self::Io | Self::NoSpace => true,
             Self::Short | Self::Lie => call == "pwrite64",
             // The same code decides about it as about a full disk; where bytes are taken it is tried all the same.
-            Self::Quota => ["pwrite64", "fallocate", "openat"].contains(&call),
+            Self::Quota => ["pwrite64", "openat"].contains(&call),
             Self::Delay => call == "fdatasync",
         }
     }

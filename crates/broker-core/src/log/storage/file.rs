@@ -362,22 +362,6 @@ impl StorageFile for DiskFile {
         Ok(())
     }
 
-    #[cfg(target_os = "linux")]
-    fn reserve(&self, from: u64, to: u64) -> io::Result<()> {
-        if from >= to {
-            return Ok(());
-        }
-        check_end(from, to - from)?;
-        let mode = rustix::fs::FallocateFlags::empty();
-        let reserved =
-            rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, mode, from, to - from));
-        match reserved {
-            // A file system that cannot; zeros do it everywhere.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.zero_fill(from, to),
-            other => Ok(other?),
-        }
-    }
-
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }

@@ -93,12 +93,6 @@ pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
     /// Writes real zeros to `from..to`, allocating the space; the file grows to `to` if it was shorter.
     fn zero_fill(&self, from: u64, to: u64) -> io::Result<()>;
 
-    /// Reserves space for `from..to` that reads as zeros; the file grows to `to` if it was shorter. Where the disk can do that without
-    /// writing, it is much quicker than [`zero_fill`](Self::zero_fill), and the first write to each place costs more.
-    fn reserve(&self, from: u64, to: u64) -> io::Result<()> {
-        self.zero_fill(from, to)
-    }
-
     /// Sets the length; a longer one reads as zeros, without allocating space.
     fn truncate(&self, len: u64) -> io::Result<()>;
 

@@ -35,7 +35,7 @@ use crate::log::position::LogPosition;
 use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
-use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written, Zeros};
+use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
@@ -547,7 +547,7 @@ impl<S: Storage> Engine<S> {
     pub fn keep_house(&mut self) {
         if let Some((name, bytes)) = self.wants_spare() {
             let storage = &**self.shared.segments.storage();
-            let made = crate::log::make_spare(storage, &name, bytes, Zeros::Written, &|| false);
+            let made = crate::log::make_spare(storage, &name, bytes, &|| false);
             self.offer_spare(made);
         }
         for segment in self.take_sealed() {

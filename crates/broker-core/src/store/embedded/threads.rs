@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::inbox::Woken;
 use super::shared::{DiskRead, Shared};
 use crate::log::storage::Storage;
-use crate::log::{Segment, Spare, Zeros, make_spare};
+use crate::log::{Segment, Spare, make_spare};
 use crate::sync::thread::{self, Builder, JoinHandle};
 use crate::sync::{Arc, Mutex, lock, mpsc};
 
@@ -190,13 +190,7 @@ fn keep_house<S: Storage>(shared: &Shared<S>, jobs: &mpsc::Receiver<HouseJob>, m
         match job {
             HouseJob::Spare { name, bytes } => {
                 let closing = || shared.inbox.is_closing();
-                let spare = make_spare(
-                    &**shared.segments.storage(),
-                    &name,
-                    bytes,
-                    Zeros::Written,
-                    &closing,
-                );
+                let spare = make_spare(&**shared.segments.storage(), &name, bytes, &closing);
                 if let Err(error) = &spare
                     && !closing()
                 {

@@ -184,33 +184,6 @@ fn zero_fill_allocates_real_space() {
 }
 
 #[test]
-fn reserved_space_is_real_and_reads_as_zeros() {
-    let (_dir, disk) = directory();
-    let file = disk.create("a").unwrap();
-    file.write_at(0, &[7; 4096]).unwrap();
-    let len = u64_of(CHUNK_BYTES) + 4096;
-    file.reserve(4096, len).unwrap();
-    file.sync_all().unwrap();
-    let metadata = file.file.metadata().unwrap();
-    assert_eq!(metadata.len(), len);
-    assert!(
-        metadata.blocks() * 512 >= len,
-        "{} blocks",
-        metadata.blocks()
-    );
-    file.write_at(8192, &[8; 4096]).unwrap();
-    file.sync().unwrap();
-    let content = content(&disk.open_read("a").unwrap());
-    let is = |range: std::ops::Range<usize>, byte| content[range].iter().all(|b| *b == byte);
-    assert!(is(0..4096, 7) && is(4096..8192, 0) && is(8192..12288, 8));
-    assert!(is(12288..content.len(), 0));
-    // Nothing to do, and nothing that could be done.
-    file.reserve(9, 9).unwrap();
-    let error = file.reserve(0, u64::MAX).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::FileTooLarge);
-}
-
-#[test]
 fn refused_direct_calls_go_on_through_the_page_cache() {
     let (_dir, disk) = directory();
     let file = disk.create("a").unwrap();
