@@ -35,7 +35,9 @@ use crate::log::position::LogPosition;
 use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
-use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
+use crate::log::{
+    BatchBuilder, FILL_BYTES, LogWriter, Segment, Spare, WriteFault, Written, make_spare,
+};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
@@ -536,8 +538,18 @@ impl<S: Storage> Engine<S> {
         Some((self.writer.spare_name(), bytes))
     }
 
+    /// The clock that it goes by.
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Whether the spare that is being made will be waited for soon.
+    pub(super) fn needs_spare_soon(&self) -> bool {
+        self.writer.needs_spare_soon()
+    }
+
     /// Hands in a spare.
-    pub(super) fn offer_spare(&mut self, made: std::io::Result<crate::log::Spare<S::File>>) {
+    pub(super) fn offer_spare(&mut self, made: std::io::Result<Spare<S::File>>) {
         self.writer.offer_spare(made);
     }
 
@@ -550,7 +562,7 @@ impl<S: Storage> Engine<S> {
     pub fn keep_house(&mut self) {
         if let Some((name, bytes)) = self.wants_spare() {
             let storage = &**self.shared.segments.storage();
-            let made = crate::log::make_spare(storage, &name, bytes, &|| false);
+            let made = make_spare(storage, &name, bytes, &mut || Some(FILL_BYTES));
             self.offer_spare(made);
         }
         for segment in self.take_sealed() {
