@@ -5,22 +5,18 @@
 //! at each step, and a broker that refuses everybody because one task panicked would turn a small
 //! fault into an outage.
 
-#[cfg(all(feature = "net", not(broker_schedules)))]
-pub(crate) use std::sync::Weak;
 #[cfg(not(broker_schedules))]
 pub(crate) use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
     mpsc,
 };
 #[cfg(not(broker_schedules))]
 pub(crate) use std::thread;
 
-#[cfg(all(feature = "net", broker_schedules))]
-pub(crate) use shuttle::sync::Weak;
 #[cfg(broker_schedules)]
 pub(crate) use shuttle::sync::{
-    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
     mpsc,
 };
@@ -34,6 +30,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Takes a mutex that nobody holds, also a poisoned one.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Takes a lock for reading, also a poisoned one.

@@ -253,6 +253,9 @@ impl<S: Store> Server<S> {
 
     /// Welcomes everybody: the store is open.
     pub fn serve(&self, store: Arc<S>) {
+        if let Some(settling) = store.settle() {
+            self.spawn(settling);
+        }
         self.hub.set_stage(Stage::Serving(store));
     }
 

@@ -64,6 +64,7 @@ impl Mailbox {
     }
 
     /// Has [`wake_all`] wake the owner by the relay of the runtime that it runs on.
+    #[cfg(any(feature = "net", test))]
     pub(crate) fn set_relay(&self, relay: &Arc<Relay>) {
         lock(&self.inner).relay = Some(Arc::clone(relay));
     }

@@ -20,6 +20,8 @@ mod sequencer;
 mod watchers;
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use broker_proto::{
     Epoch, ErrorCode, Level, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq,
@@ -36,6 +38,7 @@ pub(crate) use cursors::{CursorKey, Cursors};
 pub(crate) use in_doubt::{Doubtful, InDoubt};
 pub(crate) use mailbox::wake_all;
 pub(crate) use producers::{Producers, Run};
+#[cfg(feature = "net")]
 pub(crate) use relay::Relay;
 pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
 
@@ -400,6 +403,9 @@ pub struct ScrubInfo {
     pub pass_ended: Option<Micros>,
 }
 
+/// A task of a store; see [`Store::settle`].
+pub type Settling = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The kept rooms. See the module's documentation for the manner of its answers.
 pub trait Store: Send + Sync + 'static {
     /// What it knows of itself.
@@ -416,6 +422,12 @@ pub trait Store: Send + Sync + 'static {
         reason = "the append comes back as it is, in the rare case that the queue is full"
     )]
     fn append(&self, append: Append, to: &Arc<Mailbox>) -> Result<(), Busy>;
+
+    /// The task that stores lone messages on the thread that brings them, where the store has one: whoever runs the sessions
+    /// may run it beside them, once. It ends with the store.
+    fn settle(&self) -> Option<Settling> {
+        None
+    }
 
     /// Says that a session refused these numbers itself, so that the ones after them are known to
     /// follow.

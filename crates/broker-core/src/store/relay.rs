@@ -4,6 +4,11 @@
 //! an interrupt, for each task. So whoever has many to wake leaves their wakers here and wakes the relay's own task once; that
 //! wakes the others from within, which costs nothing but a queue.
 
+#![cfg_attr(
+    not(feature = "net"),
+    expect(dead_code, reason = "only a server runs one")
+)]
+
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;

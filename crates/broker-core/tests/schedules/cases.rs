@@ -1,7 +1,9 @@
 //! The tests.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use broker_core::store::{Hint, Mailbox, Notice, Store};
 use broker_proto::{ErrorCode, Seq};
@@ -16,6 +18,8 @@ use crate::witness::Witness;
 /// Publishers at once, and what each sends.
 const PEERS: u8 = 3;
 const MESSAGES: u64 = 2;
+/// After so many polls a runtime ends.
+const SETTLING_POLLS: u32 = 4;
 
 fn acked_tokens(peer: &Peer, outcomes: &[Outcome]) -> Vec<u64> {
     let acked = (1_u64..).zip(outcomes);
@@ -83,6 +87,48 @@ fn group_commit() {
             assert!(before.iter().all(|token| left.contains(token)));
         }
         assert_eq!(found(disk.cut()).len(), seqs.len());
+    });
+}
+
+/// Lone messages are stored by the thread that settles them, all others by the writer's, and each is answered once: also when
+/// the settling ends in between, as with the runtime that carries it.
+#[test]
+fn lone_messages() {
+    explore("lone_messages", 25, || {
+        let disk = Witness::new();
+        let mut config = config();
+        config.lone_min = 1;
+        let store = open(&disk, config);
+        let settler = {
+            let mut settling = store.settle().unwrap();
+            thread::spawn(move || {
+                let mut polls = 0;
+                shuttle::future::block_on(poll_fn(|context| {
+                    polls += 1;
+                    if polls > SETTLING_POLLS {
+                        return Poll::Ready(());
+                    }
+                    settling.as_mut().poll(context)
+                }));
+            })
+        };
+        let other = {
+            let (store, disk) = (Arc::clone(&store), disk.clone());
+            thread::spawn(move || Peer::new(2).publish(&*store, &disk, 1, 0))
+        };
+        let mut peer = Peer::new(1);
+        for number in 1..=4 {
+            peer.send(&*store, number, 0);
+            let Notice::Acked { run, .. } = peer.notice() else {
+                panic!("message {number} was not stored");
+            };
+            assert_eq!((run.first_number, run.count), (number, 1));
+            assert!(disk.has(peer.token(number)), "acknowledged too early");
+        }
+        assert!(matches!(other.join().unwrap()[..], [Outcome::Acked(_)]));
+        store.close();
+        settler.join().unwrap();
+        assert_eq!(found(disk.cut()).len(), 5);
     });
 }
 

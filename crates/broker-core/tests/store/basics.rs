@@ -1,6 +1,7 @@
 //! The embedded store on a disk in memory, driven by hand.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use broker_core::log::storage::MemoryStorage;
 use broker_core::store::{EmbeddedConfig, EmbeddedStore, Engine, Notice, Store, StoreError};
@@ -124,6 +125,41 @@ fn an_unknown_producer_in_the_middle_is_told_that_nobody_knows() {
     ann.mailbox.drain(&mut ann.notices);
     let refused = ann.notices.iter().any(|notice| matches!(notice, Notice::Refused { code, .. } if *code == ErrorCode::OUTCOME_UNKNOWN));
     assert!(refused, "{:?}", ann.notices);
+}
+
+#[test]
+fn a_lone_message_is_stored_by_whoever_settles_it_and_all_else_by_the_writer() {
+    let disk = MemoryStorage::default();
+    let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
+    config.lone_min = 0;
+    let store = EmbeddedStore::open(Arc::new(disk.clone()), config, &mut |_, _| {}).unwrap();
+    let mut settling = store.settle().unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut ann = Talker::new("ann", 1);
+    // The first one is the thread's: it has to mark the log's end some time after.
+    ann.send(&*store, "lobby", &[b"first"]);
+    while ann.acks().is_empty() {
+        assert!(settling.as_mut().poll(&mut context).is_pending());
+        std::thread::yield_now();
+    }
+    for n in 1..=20 {
+        assert!(settling.as_mut().poll(&mut context).is_pending());
+        ann.send(&*store, "lobby", &[b"alone"]);
+        assert!(ann.acks().is_empty(), "nobody was told of it yet");
+        assert!(settling.as_mut().poll(&mut context).is_pending());
+        assert_eq!(ann.acks().len(), 1, "message {n}");
+    }
+    // The writer's thread need not be told of these, and is woken for them.
+    ann.send(&*store, "lobby", &[b"two", b"together"]);
+    while ann.acks().is_empty() {
+        std::thread::yield_now();
+    }
+    // What is left behind is stored all the same.
+    assert!(settling.as_mut().poll(&mut context).is_pending());
+    ann.send(&*store, "lobby", &[b"last"]);
+    drop(settling);
+    store.close();
+    assert_eq!(ann.acks().len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use broker_proto::{StoreId, limits};
 
+use super::inbox::LONE_MIN_DEFAULT;
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
 use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::log::tail::TAIL_BYTES_DEFAULT;
@@ -36,6 +37,9 @@ pub struct EmbeddedConfig {
     pub batch_bytes_max: usize,
     /// Appends that wait for the writer, in bytes. Default 16 MiB.
     pub queue_bytes_max: usize,
+    /// After so many messages that came one at a time, the next is stored by the thread that brings it, where a server runs
+    /// [`Store::settle`](crate::store::Store::settle): two changes of threads less for who waits for each answer. Default 8.
+    pub lone_min: u32,
     /// A checkpoint is due after so much log, or four times its own size. Default 64 MiB.
     pub checkpoint_bytes_min: u64,
     /// Newest batches kept in memory for readers that follow along, in bytes. Default 8 MiB.
@@ -67,6 +71,7 @@ impl EmbeddedConfig {
             producer_idle_secs: producers::IDLE_SECS_DEFAULT,
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 16 << 20,
+            lone_min: LONE_MIN_DEFAULT,
             checkpoint_bytes_min: 64 << 20,
             tail_bytes_max: TAIL_BYTES_DEFAULT,
             segment_bytes_min: SEGMENT_BYTES_MIN,

@@ -514,6 +514,11 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Whether there is more to do than what is queued.
+    pub(super) fn is_busy(&self) -> bool {
+        self.checkpoint.is_some() || !self.backlog.is_empty()
+    }
+
     /// Whether a mark ends the log.
     #[must_use]
     pub fn is_marked(&self) -> bool {

@@ -3,7 +3,11 @@
 //! Sessions put requests in; the writer takes all of them at once, so that what arrives while a
 //! batch is being synced forms the next batch by itself. The queue is bounded in bytes: a session
 //! whose append does not fit keeps it and hears when there is space again.
+//!
+//! While nothing but single messages comes, one at a time, a [`Settler`](super::settler) is woken in
+//! place of the writer's thread, if there is one.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use super::super::{Append, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
@@ -67,12 +71,22 @@ const APPEND_BYTES: usize = 256;
 /// its producer stays a stranger, and is told so with its next number.
 const HOLES_BELOW: usize = 1 << 16;
 
+/// So many batches of a single message in a row, and the next one is likely to be another.
+pub(super) const LONE_MIN_DEFAULT: u32 = 8;
+
+/// A message of more bytes is not worth keeping everybody else waiting for.
+const LONE_BYTES_MAX: usize = 64 << 10;
+
+/// After a batch that was settled slowly, so many more are left to the writer's thread.
+const WARY_BATCHES: i64 = 1024;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Inbox {
     queue: Mutex<Queue>,
     arrived: Condvar,
     bytes_max: usize,
+    lone_min: u32,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +98,32 @@ struct Queue {
     /// Something that is not a request wants the writer's attention.
     nudged: bool,
     closing: bool,
+    /// Batches of a single message in a row.
+    lone: i64,
+    /// Whom to wake for the next lone message.
+    settler: Option<Waker>,
+}
+
+impl Queue {
+    /// Whoever settles lone messages, if this may be one.
+    fn take_settler(&mut self, count: u32, bytes: usize, lone_min: u32) -> Option<Waker> {
+        let is_lone = self.requests.is_empty()
+            && count == 1
+            && bytes <= LONE_BYTES_MAX
+            && self.lone >= i64::from(lone_min);
+        self.settler.take_if(|_| is_lone)
+    }
+}
+
+/// What a settler finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A single request.
+    One,
+    Nothing,
+    /// More than one.
+    More,
+    Closing,
 }
 
 /// Why an append was not queued; it comes back.
@@ -104,11 +144,12 @@ pub(super) enum Woken {
 }
 
 impl Inbox {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, lone_min: u32) -> Self {
         Self {
             queue: Mutex::new(Queue::default()),
             arrived: Condvar::new(),
             bytes_max,
+            lone_min,
         }
     }
 
@@ -134,13 +175,16 @@ impl Inbox {
         }
         queue.bytes += bytes;
         let first = queue.requests.is_empty();
+        let settler = queue.take_settler(append.count, bytes, self.lone_min);
         queue.requests.push(Request::Append {
             append,
             to: Arc::clone(to),
         });
         drop(queue);
-        if first {
-            self.arrived.notify_one();
+        match settler {
+            Some(settler) => settler.wake(),
+            None if first => self.arrived.notify_one(),
+            None => {}
         }
         Ok(())
     }
@@ -170,6 +214,13 @@ impl Inbox {
             let mut queue = lock(&self.queue);
             queue.nudged = false;
             queue.bytes = 0;
+            queue.lone = match queue.requests.as_slice() {
+                [] => queue.lone,
+                [Request::Append { append, .. }] if append.count == 1 => {
+                    queue.lone.saturating_add(1)
+                }
+                _ => 0,
+            };
             into.append(&mut queue.requests);
             std::mem::take(&mut queue.waiting)
         };
@@ -209,6 +260,47 @@ impl Inbox {
         }
     }
 
+    /// What there is to settle; when that is nothing, `waker` is woken for the next lone message, and at the end.
+    pub(super) fn look(&self, waker: &Waker) -> Found {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Found::Closing;
+        }
+        match queue.requests.len() {
+            0 => {
+                queue.settler = Some(waker.clone());
+                Found::Nothing
+            }
+            1 => Found::One,
+            _ => Found::More,
+        }
+    }
+
+    /// Has `waker` woken for the next lone message, and at the end; false when the end has come.
+    pub(super) fn settle_later(&self, waker: &Waker) -> bool {
+        let mut queue = lock(&self.queue);
+        if !queue.closing {
+            queue.settler = Some(waker.clone());
+        }
+        !queue.closing
+    }
+
+    /// Leaves what is queued, and what will be for a while, to the writer's thread.
+    pub(super) fn be_wary(&self) {
+        lock(&self.queue).lone = -WARY_BATCHES;
+    }
+
+    /// Nobody settles any more.
+    pub(super) fn end_settling(&self) {
+        lock(&self.queue).settler = None;
+        self.pass_on();
+    }
+
+    /// Wakes the writer's thread, if there is something for it.
+    pub(super) fn pass_on(&self) {
+        self.arrived.notify_one();
+    }
+
     /// Makes the writer look around.
     pub(super) fn nudge(&self) {
         lock(&self.queue).nudged = true;
@@ -217,8 +309,15 @@ impl Inbox {
 
     /// Makes the writer finish what is queued and stop.
     pub(super) fn close(&self) {
-        lock(&self.queue).closing = true;
+        let settler = {
+            let mut queue = lock(&self.queue);
+            queue.closing = true;
+            queue.settler.take()
+        };
         self.arrived.notify_one();
+        if let Some(settler) = settler {
+            settler.wake();
+        }
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -236,7 +335,7 @@ mod tests {
 
     #[test]
     fn numbers_that_sessions_refuse_do_not_fill_the_memory_while_the_disk_is_stalled() {
-        let inbox = Inbox::new(1 << 20);
+        let inbox = Inbox::new(1 << 20, LONE_MIN_DEFAULT);
         let hole = |n: u64| Request::Hole {
             key: ProducerKey {
                 sender: SenderName::parse("ann").unwrap(),

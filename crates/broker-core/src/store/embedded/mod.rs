@@ -6,6 +6,7 @@ mod engine;
 mod inbox;
 mod pulse;
 mod scrub;
+mod settler;
 mod shared;
 mod threads;
 
@@ -15,7 +16,7 @@ use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 use super::losses::losses;
 use super::{
     Append, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor,
-    Store, StoreError, StoreInfo,
+    Settling, Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
@@ -25,7 +26,7 @@ use crate::log::{FEATURE_LEVEL, LogWriter, RecoveryError, Segments, Start, state
 use crate::planted::{Bug, planted};
 use crate::store::InDoubt;
 use crate::store::sequencer::Sequencer;
-use crate::sync::{Arc, Mutex, Ordering, lock, read};
+use crate::sync::{Arc, Mutex, Ordering, Weak, lock, read};
 
 pub use config::{EmbeddedConfig, SCRUB_EVERY_DEFAULT};
 pub use engine::Engine;
@@ -33,8 +34,9 @@ pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
 use inbox::{Done, Inbox, NotQueued, Request};
+use settler::Settler;
 use shared::{Attempt, Shared};
-use threads::Threads;
+use threads::{Threads, Writing};
 
 /// A reader this close to the end of the log follows along, in bytes.
 const NEAR_END_BYTES: u64 = 4 << 20;
@@ -66,6 +68,8 @@ pub struct EmbeddedStore<S: Storage> {
     producer_window_secs: u32,
     direct_io: std::sync::OnceLock<bool>,
     threads: Mutex<Option<Threads>>,
+    /// Gone when nobody writes, or somebody does by hand.
+    writing: Mutex<Weak<Writing<S>>>,
     /// Held by whoever closes the store, until it is closed.
     closing: Mutex<()>,
 }
@@ -116,7 +120,7 @@ impl<S: Storage> EmbeddedStore<S> {
         sequencer.in_doubt = in_doubt;
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
-        let inbox = Inbox::new(config.queue_bytes_max);
+        let inbox = Inbox::new(config.queue_bytes_max, config.lone_min);
         let mut rooms = found.state.rooms;
         rooms.begin_term();
         let shared = Arc::new(Shared::new(
@@ -158,6 +162,7 @@ impl<S: Storage> EmbeddedStore<S> {
             producer_window_secs: config.producer_idle_secs,
             direct_io: std::sync::OnceLock::new(),
             threads: Mutex::new(None),
+            writing: Mutex::new(Weak::new()),
             closing: Mutex::new(()),
         });
         Ok((store, engine))
@@ -175,11 +180,12 @@ impl<S: Storage> EmbeddedStore<S> {
         let every = config.scrub_every;
         let (store, engine) = Self::open_manual(storage, config, progress)?;
         let threads = Threads::start(Arc::clone(&store.shared), engine, every);
-        let threads = threads.map_err(|source| RecoveryError::Io {
+        let (threads, writing) = threads.map_err(|source| RecoveryError::Io {
             file: "a thread".to_owned(),
             source,
         })?;
         *lock(&store.threads) = Some(threads);
+        *lock(&store.writing) = writing;
         Ok(store)
     }
 
@@ -449,6 +455,13 @@ impl<S: Storage> Store for EmbeddedStore<S> {
                 Ok(())
             }
         }
+    }
+
+    fn settle(&self) -> Option<Settling> {
+        let writing = Weak::clone(&lock(&self.writing));
+        let is_driven = writing.strong_count() > 0;
+        let settler = Settler::new(Arc::clone(&self.shared), writing);
+        is_driven.then(|| Box::pin(settler.run()) as Settling)
     }
 
     fn hole(&self, key: &ProducerKey, session: SessionId, first_number: u64, count: u32) {

@@ -1,7 +1,8 @@
 //! The threads of a store on disk: one writes, two read for those who fell behind, one keeps house,
 //! one scrubs.
 //!
-//! Plain threads, because the disk blocks: whoever serves sockets never waits for it.
+//! Plain threads, because the disk blocks: whoever serves sockets does not wait for it, except for lone messages on a disk that
+//! was fast of late (see [`settler`](super::settler)).
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::clock::Clock;
 use crate::log::storage::Storage;
 use crate::log::{FILL_BYTES, Segment, Spare, make_spare};
 use crate::sync::thread::{self, Builder, JoinHandle};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, mpsc};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Weak, lock, mpsc, try_lock};
 
 /// After so long without a request the writer marks the end of the log.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -66,6 +67,80 @@ impl Pace<'_> {
     }
 }
 
+/// What writes the log: the writer's thread, or whoever settles a lone message.
+pub(super) struct Writing<S: Storage> {
+    inner: Mutex<Writer<S>>,
+    clock: Arc<dyn Clock>,
+    /// How often a message was settled by somebody else than the writer's thread.
+    settled: AtomicU64,
+}
+
+struct Writer<S: Storage> {
+    engine: Engine<S>,
+    house: House,
+    made: Made<S>,
+    spare_asked: bool,
+}
+
+impl<S: Storage> Writer<S> {
+    /// Does what there is to do, at most one batch of it; says whether it did anything.
+    fn work(&mut self, shared: &Shared<S>) -> bool {
+        for spare in lock(&self.made).drain(..) {
+            // One that could not be made is asked for again with the next request.
+            self.spare_asked = false;
+            self.engine.offer_spare(spare);
+        }
+        shared.pulse.enter();
+        let did = self.engine.step();
+        shared.pulse.leave();
+        self.order();
+        did
+    }
+
+    /// Asks the housekeeper for what the writer will need.
+    fn order(&mut self) {
+        if !self.spare_asked
+            && let Some((name, bytes)) = self.engine.wants_spare()
+        {
+            let job = HouseJob::Spare { name, bytes };
+            self.spare_asked = self.house.jobs.send(job).is_ok();
+        }
+        let hurry = self.spare_asked && self.engine.needs_spare_soon();
+        self.house.hurry.store(hurry, Ordering::Relaxed);
+        for segment in self.engine.take_sealed() {
+            let _ = self.house.jobs.send(HouseJob::Footer(segment));
+        }
+    }
+
+    fn close(&mut self) {
+        self.engine.close();
+        for segment in self.engine.take_sealed() {
+            let _ = self.house.jobs.send(HouseJob::Footer(segment));
+        }
+    }
+}
+
+impl<S: Storage> Writing<S> {
+    /// Stores what is queued, unless it is better left to the writer's thread: that one is at work, has to be woken anyway to
+    /// mark the end of the log later, or there is more to do than that. Says how long it took.
+    pub(super) fn settle(&self, shared: &Arc<Shared<S>>) -> Option<Duration> {
+        let mut writer = try_lock(&self.inner)?;
+        if writer.engine.is_marked() || writer.engine.is_busy() {
+            return None;
+        }
+        let guard = Guard(Arc::clone(shared), Stopped::ByPanic);
+        let began = self.clock.monotonic();
+        writer.work(shared);
+        let took = self.clock.monotonic().saturating_sub(began);
+        drop(guard);
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        if writer.engine.is_busy() {
+            shared.inbox.nudge();
+        }
+        Some(took)
+    }
+}
+
 /// The writer's end of what the housekeeper does.
 struct House {
     jobs: mpsc::Sender<HouseJob>,
@@ -94,7 +169,7 @@ impl Threads {
         shared: Arc<Shared<S>>,
         engine: Engine<S>,
         scrub_every: Option<Duration>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Weak<Writing<S>>)> {
         let made: Made<S> = Arc::default();
         let hurry = Arc::new(AtomicBool::new(false));
         let (house, jobs) = mpsc::channel();
@@ -129,14 +204,26 @@ impl Threads {
                     .spawn(move || scrub.run(every))?,
             );
         }
+        let writing = Arc::new(Writing {
+            clock: engine.clock(),
+            inner: Mutex::new(Writer {
+                engine,
+                house: House { jobs: house, hurry },
+                made,
+                spare_asked: false,
+            }),
+            settled: AtomicU64::new(0),
+        });
+        let handle = Arc::downgrade(&writing);
         let writer = Builder::new()
             .name("broker-log".to_owned())
-            .spawn(move || write(&shared, engine, &House { jobs: house, hurry }, &made))?;
-        Ok(Self {
+            .spawn(move || write(&shared, &writing))?;
+        let threads = Self {
             writer,
             others,
             reads,
-        })
+        };
+        Ok((threads, handle))
     }
 
     pub(super) fn read(&self, read: DiskRead, tag: u64, to: Arc<Mailbox>) {
@@ -159,73 +246,53 @@ impl Threads {
     }
 }
 
+/// When the store takes nothing more because its writer has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// Whenever the guard is dropped.
+    Always,
+    /// Only when that is by a panic.
+    ByPanic,
+}
+
 /// Stops the store when the writer ends without having meant to.
-struct Guard<S: Storage>(Arc<Shared<S>>);
+struct Guard<S: Storage>(Arc<Shared<S>>, Stopped);
 
 impl<S: Storage> Drop for Guard<S> {
     fn drop(&mut self) {
-        if thread::panicking() {
+        let panicking = thread::panicking();
+        if panicking {
             self.0.pulse.leave();
             self.0.set_read_only("the log writer stopped unexpectedly; restart the broker, nothing acknowledged is lost".to_owned());
         }
-        self.0.inbox.close();
+        if panicking || self.1 == Stopped::Always {
+            self.0.inbox.close();
+        }
     }
 }
 
-fn write<S: Storage>(
-    shared: &Arc<Shared<S>>,
-    mut engine: Engine<S>,
-    house: &House,
-    made: &Made<S>,
-) {
-    let guard = Guard(Arc::clone(shared));
-    let mut spare_asked = false;
+fn write<S: Storage>(shared: &Arc<Shared<S>>, writing: &Writing<S>) {
+    let guard = Guard(Arc::clone(shared), Stopped::Always);
     loop {
-        let limit = (!engine.is_marked()).then_some(IDLE_AFTER);
+        let settled = writing.settled.load(Ordering::Relaxed);
+        let limit = (!lock(&writing.inner).engine.is_marked()).then_some(IDLE_AFTER);
         match shared.inbox.wait(limit) {
-            Woken::Work => {
-                loop {
-                    for spare in lock(made).drain(..) {
-                        // One that could not be made is asked for again with the next request.
-                        spare_asked = false;
-                        engine.offer_spare(spare);
-                    }
-                    shared.pulse.enter();
-                    let did = engine.step();
-                    shared.pulse.leave();
-                    order(&mut engine, house, &mut spare_asked);
-                    if !did {
-                        break;
-                    }
-                }
-            }
+            Woken::Work => while lock(&writing.inner).work(shared) {},
+            // Somebody else has written meanwhile.
+            Woken::TimedOut if writing.settled.load(Ordering::Relaxed) != settled => {}
             Woken::TimedOut => {
+                let mut writer = lock(&writing.inner);
                 shared.pulse.enter();
-                engine.idle();
+                writer.engine.idle();
                 shared.pulse.leave();
             }
             Woken::Closing => break,
         }
     }
     shared.pulse.enter();
-    engine.close();
+    lock(&writing.inner).close();
     shared.pulse.leave();
-    for segment in engine.take_sealed() {
-        let _ = house.jobs.send(HouseJob::Footer(segment));
-    }
     drop(guard);
-}
-
-/// Asks the housekeeper for what the writer will need.
-fn order<S: Storage>(engine: &mut Engine<S>, house: &House, spare_asked: &mut bool) {
-    if !*spare_asked && let Some((name, bytes)) = engine.wants_spare() {
-        *spare_asked = house.jobs.send(HouseJob::Spare { name, bytes }).is_ok();
-    }
-    let hurry = *spare_asked && engine.needs_spare_soon();
-    house.hurry.store(hurry, Ordering::Relaxed);
-    for segment in engine.take_sealed() {
-        let _ = house.jobs.send(HouseJob::Footer(segment));
-    }
 }
 
 /// Does what the writer should not wait for.
