@@ -86,6 +86,9 @@ pub(crate) struct Curves {
     /// Only these: history, rooms, subscribers, slow-readers, idle
     #[arg(long, value_delimiter = ',', value_name = "CURVE", value_parser = Curve::parse)]
     pub(crate) only: Vec<Curve>,
+    /// The lower end of each curve, to measure a few points again
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) least: u64,
     /// The upper end of each curve, for a quick try
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "N")]
     pub(crate) most: u64,
@@ -93,7 +96,7 @@ pub(crate) struct Curves {
     #[arg(long)]
     pub(crate) append: bool,
     /// Only write the page from results that are there
-    #[arg(long, conflicts_with_all = ["append", "only", "most"])]
+    #[arg(long, conflicts_with_all = ["append", "only", "least", "most"])]
     pub(crate) report: bool,
     /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
     #[arg(long, value_name = "DIR")]

@@ -196,16 +196,16 @@ impl Curve {
         })
     }
 
-    /// Where it is measured, up to `most`; its first point always.
-    pub(crate) fn points(self, most: u64) -> Vec<u64> {
+    /// Where it is measured, from `least` to `most`.
+    pub(crate) fn points(self, least: u64, most: u64) -> Vec<u64> {
         let points: &[u64] = match self {
             Self::History => &[10_000, 100_000, 1_000_000, 10_000_000],
             Self::Rooms => &[1, 10, 100, 1000, 10_000, 100_000],
             Self::Subscribers | Self::Idle => &[1, 10, 100, 1000, 10_000],
             Self::SlowReaders => &[0, 1, 10, 100, 500, READERS - 1, READERS],
         };
-        let kept = |(number, at): (usize, &u64)| (number == 0 || *at <= most).then_some(*at);
-        points.iter().enumerate().filter_map(kept).collect()
+        let kept = points.iter().filter(|at| (least..=most).contains(at));
+        kept.copied().collect()
     }
 
     /// Open files that the server and this process each need at a point.
@@ -254,11 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn points_rise_to_the_most() {
+    fn points_rise_from_the_least_to_the_most() {
         for curve in Curve::ALL {
-            let all = curve.points(u64::MAX);
+            let all = curve.points(0, u64::MAX);
             assert!(all.is_sorted() && all.len() >= 4, "{curve:?}");
-            assert_eq!(curve.points(0), all.get(..1).unwrap(), "one at least");
             for column in curve.columns() {
                 if let Rule::Flat { from } = column.rule {
                     assert!(
@@ -268,8 +267,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Curve::Rooms.points(150), [1, 10, 100]);
-        assert_eq!(Curve::SlowReaders.points(99), [0, 1, 10]);
+        assert_eq!(Curve::Rooms.points(2, 150), [10, 100]);
+        assert_eq!(Curve::SlowReaders.points(0, 99), [0, 1, 10]);
+        assert!(Curve::History.points(0, 9999).is_empty());
     }
 
     #[test]

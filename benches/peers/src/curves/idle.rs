@@ -40,13 +40,14 @@ impl Crowd {
             .enable_all()
             .build()
             .context("cannot start a runtime")?;
-        let connected = runtime.block_on(timeout(CONNECT_MAX, async {
+        let connect = async {
             let mut subscriptions = Vec::new();
             for _ in 0..count {
                 subscriptions.push(ours::subscribe(address, room, StartAt::START).await?);
             }
             anyhow::Ok(subscriptions)
-        }));
+        };
+        let connected = runtime.block_on(async { timeout(CONNECT_MAX, connect).await });
         Ok(Self {
             runtime: Some(runtime),
             _subscriptions: connected.context("the idle ones did not connect in time")??,
@@ -77,17 +78,17 @@ pub(super) fn measure(lab: &Lab<'_>, at: u64) -> Result<Values> {
     let empty = site.rss()?;
     let crowd = Crowd::gather(site.address(), at, room)?;
     site.quiet()?;
-    let rss = site.rss()?;
-    values.put("rss", rss);
-    if at >= CONNECTIONS_MIN {
-        values.put("per_connection", (rss - empty) / float(at));
-    }
     let gauge = site.gauge();
     let before = gauge.read()?;
     thread::sleep(IDLE);
     let spent = before.until(&gauge.read()?);
     let share = spent.server.as_secs_f64() / spent.elapsed.as_secs_f64();
     values.put("idle_percent", share * 100.0);
+    let rss = site.rss()?;
+    values.put("rss", rss);
+    if at >= CONNECTIONS_MIN {
+        values.put("per_connection", (rss - empty) / float(at));
+    }
     let one = site.publish(1, 1, 1, SIZE)?;
     values.put("one_p50", one.latency_us.p50);
     values.put("one_p99", one.latency_us.p99);

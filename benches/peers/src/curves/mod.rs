@@ -51,6 +51,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     tools.find(Tool::Brokerd).map_err(anyhow::Error::msg)?;
     let points = chosen(options);
+    if points.is_empty() {
+        bail!("no curve has a point there");
+    }
     let base = base_dir(options.dir.as_deref())?;
     let running = Running::default();
     running.end_on_signals(base.path().to_owned())?;
@@ -83,7 +86,7 @@ fn chosen(options: &Options) -> Vec<(Curve, u64)> {
     curves
         .flat_map(|curve| {
             curve
-                .points(options.most)
+                .points(options.least, options.most)
                 .into_iter()
                 .map(move |at| (curve, at))
         })

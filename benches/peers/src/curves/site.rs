@@ -114,7 +114,9 @@ impl<'a> Site<'a> {
     pub(crate) fn fill(&mut self, plan: Plan) -> Result<()> {
         let stage = self.stage(Peer::OursBulk, self.lab.measured);
         let phase = Phase::default();
-        let filled = runtime(THREADS)?.block_on(timeout(FILL_MAX, plan.run(&stage, &phase, None)));
+        // The timer needs the runtime that it is made in.
+        let filled = runtime(THREADS)?
+            .block_on(async { timeout(FILL_MAX, plan.run(&stage, &phase, None)).await });
         filled.with_context(|| format!("filling took over {} s", FILL_MAX.as_secs()))??;
         self.stored += plan.count;
         self.verify()

@@ -114,8 +114,12 @@ pub(crate) async fn publish_bulk(mut route: Route, load: Load, mut tally: Tally)
     let mut flights: VecDeque<(Instant, BulkTicket)> = VecDeque::new();
     loop {
         let now = Instant::now();
-        while flights.len() < load.window.div_ceil(bulk) && tally.may_send(bulk as u64) {
-            let payloads = (0..bulk).map(|_| load.payload.clone());
+        while flights.len() < load.window.div_ceil(bulk) {
+            let count = tally.may_send_upto(bulk as u64);
+            if count == 0 {
+                break;
+            }
+            let payloads = (0..count).map(|_| load.payload.clone());
             let ticket = route.next()?.send_all(payloads).await?;
             flights.push_back((now, ticket));
         }

@@ -49,6 +49,16 @@ impl Tally {
         true
     }
 
+    /// How many may be sent, at most so many; they count as sent then.
+    pub(crate) fn may_send_upto(&mut self, count: u64) -> u64 {
+        if self.meter.phase.is_stopping() {
+            return 0;
+        }
+        let count = count.min(self.left);
+        self.left -= count;
+        count
+    }
+
     /// Counts acknowledgements.
     pub(crate) fn acked(&mut self, count: u64, sent: Instant, now: Instant) {
         self.meter
@@ -347,6 +357,21 @@ mod tests {
             count: 11,
         };
         assert_eq!([0, 1, 2].map(|number| plan.share(number)), [4, 4, 3]);
+    }
+
+    #[test]
+    fn a_tally_ends_with_what_is_left() {
+        let phase = Phase::default();
+        let mut tally = Tally::new(&phase, 10);
+        assert!(tally.may_send(1));
+        assert_eq!(
+            [4, 4, 4, 4].map(|count| tally.may_send_upto(count)),
+            [4, 4, 1, 0]
+        );
+        assert!(!tally.may_send(1));
+        let mut stopped = Tally::new(&phase, 10);
+        phase.set(super::super::STOPPING);
+        assert_eq!(stopped.may_send_upto(4), 0);
     }
 
     #[test]
