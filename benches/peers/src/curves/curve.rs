@@ -74,27 +74,42 @@ const HISTORY: &[Column] = &[
     column("rate", "publish 64x16", Unit::Rate, FLAT),
     column("cpu_us", "its server cpu", Unit::Micros, FLAT),
     column("one_p50", "one in flight, p50", Unit::Micros, FLAT),
-    column("newest_p50", "read newest 10, p50", Unit::Micros, FLAT),
-    column("middle_p50", "read 10 amid, p50", Unit::Micros, FLAT),
+    column(
+        "newest_p50",
+        "read newest 10, p50",
+        Unit::Micros,
+        Rule::Flat { from: 1_000_000 },
+    ),
+    column(
+        "middle_p50",
+        "read 10 amid, p50",
+        Unit::Micros,
+        Rule::Flat { from: 1_000_000 },
+    ),
     column(
         "rss",
         "RSS, filled",
         Unit::Bytes,
         Rule::Flat { from: 1_000_000 },
     ),
-    column(
-        "killed_ms",
-        "start after SIGKILL",
-        Unit::Millis,
-        Rule::Flat { from: 1_000_000 },
-    ),
+    column("killed_ms", "start after SIGKILL", Unit::Millis, Rule::Free),
     column("ended_ms", "start after SIGTERM", Unit::Millis, FLAT),
     column("rss_restarted", "RSS, started", Unit::Bytes, FLAT),
 ];
 
 const ROOMS: &[Column] = &[
-    column("rate", "publish 64x16", Unit::Rate, FLAT),
-    column("cpu_us", "its server cpu", Unit::Micros, FLAT),
+    column(
+        "rate",
+        "publish 64x16",
+        Unit::Rate,
+        Rule::Flat { from: 1000 },
+    ),
+    column(
+        "cpu_us",
+        "its server cpu",
+        Unit::Micros,
+        Rule::Flat { from: 1000 },
+    ),
     column("one_p50", "one in flight, p50", Unit::Micros, FLAT),
     column("rss", "RSS, filled", Unit::Bytes, Rule::Free),
     column("rss_restarted", "RSS, started", Unit::Bytes, Rule::Free),

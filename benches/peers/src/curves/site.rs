@@ -138,7 +138,8 @@ impl<'a> Site<'a> {
             count: u64::MAX,
         };
         let stage = self.stage(Peer::Ours, self.lab.measured);
-        let (acked, outcome) = publish::load(&stage, plan)?;
+        let (acked, outcome) = publish::load(&stage, plan)
+            .with_context(|| format!("publishing {publishers}x{window} to {rooms} rooms"))?;
         self.stored += acked;
         self.verify()?;
         Loaded::of(&outcome)

@@ -72,13 +72,56 @@ pub(super) const fn method(curve: Curve) -> &'static str {
     }
 }
 
-/// Why a curve is not flat where it is not.
+/// What bends and why; where it lies in the code.
 pub(super) const fn bends(curve: Curve) -> &'static str {
     match curve {
-        Curve::History => "BENDS",
-        Curve::Rooms => "BENDS",
-        Curve::Subscribers => "BENDS",
-        Curve::SlowReaders => "BENDS",
-        Curve::Idle => "BENDS",
+        Curve::History => HISTORY,
+        Curve::Rooms => ROOMS,
+        Curve::Subscribers => SUBSCRIBERS,
+        Curve::SlowReaders => SLOW_READERS,
+        Curve::Idle => IDLE,
     }
 }
+
+const HISTORY: &str = "\
+What bends, and where it ends:
+
+- *Reading.* The newest batches are kept in memory for who follows along; after 64 MiB of log that nobody has followed none are kept
+  (`Engine::somebody_follows`), and the first reader reads from the disk. Reading from the disk costs the table of the batch
+  that the message lies in, whatever was stored before; the room is filled in batches of thousands of messages, whose tables are long.
+- *RSS, filled* rises until the caches are full: 8 MiB of newest batches, a write buffer of the largest batch.
+- *Start after SIGKILL* reads the log behind the last checkpoint, of which one is due every 64 MiB, and copies what no mark vouches for
+  into a new segment: between nothing and a few hundred thousand small messages, depending on when it was killed, and no more
+  with more history.";
+
+const ROOMS: &str = "\
+What bends, and where it ends:
+
+- *Publishing, 1 to 1,000 rooms.* Messages for one room that are sent together share a frame, a row of the batch's
+  table and a record of their numbers. Beyond 16 rooms for each of the 64 publishers all 16 messages in flight are for different rooms, so that
+  every message has these for itself: it stays so from there on, which is why it is compared from 1,000 rooms on.
+- *Beyond that* a room is looked up by a name that is no longer in the processor's cache (`RoomTable::find`), and each segment names every room
+  that it mentions and gets a row for each in its footer (`SegmentIndex::add`, `SegmentIndex::encode`): a part of each message's cost
+  while a segment holds only a few messages of each room.
+- *RSS* is that of the rooms' table: a slot, its name, the index by name; tables double, so that *a room* depends on how full they are. Filled, the
+  newest batches and the index of the active segment are there as well.
+- *Start* reads the log behind the last checkpoint, 64 MiB at most: a room that is new brings three records. Up to that it grows with the rooms;
+  what lies in the checkpoint beyond that is one record for each room.";
+
+const SUBSCRIBERS: &str = "\
+What bends, and why it has to:
+
+- *As fast as they follow*, a batch is delivered to each subscriber with one write. What is in flight to all of them together is bounded, so each
+  write carries fewer messages as there are more subscribers; the cost of one delivery is lowest in between.
+- *Paced*, each delivery is a write of its own to a socket of its own, and a wake-up of its reader on the same machine. What one message costs is divided
+  among few below a hundred. The p50 is that of the middle one of so many writes, half of which come before it: it grows with the
+  subscribers as it has to where there is one network thread.";
+
+const SLOW_READERS: &str = "\
+A stalled reader costs what its connection costs, and what lay in its outbox when its socket was full: at most one turn of 64 KiB, which is copied so that
+no batch is kept for it. It is not woken for what is published (`Subscriptions::settle` watches only for those that have caught up). *To the
+others* gets less as there are fewer of them.";
+
+const IDLE: &str = "\
+An idle connection costs a task, a session, and the messages about whether the other side is there. It is looked at when bytes come or its timer fires, never because
+of others.";

@@ -187,7 +187,11 @@ where
         phase.set(STOPPING);
         let done = worker
             .join()
-            .map_err(|_| anyhow!("the load generator broke off"))??;
+            .map_err(|_| anyhow!("the load generator broke off"))?;
+        let done = match &spent {
+            Some(_) => done?,
+            None => done.context("the work was never ready")?,
+        };
         let spent = spent.context("the work was never ready")??;
         Ok((done, spent))
     })
