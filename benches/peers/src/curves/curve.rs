@@ -125,7 +125,7 @@ const ROOMS: &[Column] = &[
 
 const SUBSCRIBERS: &[Column] = &[
     column("rate", "deliveries", Unit::Rate, Rule::Free),
-    column("cpu_ns", "server cpu of one", Unit::Nanos, FLAT),
+    column("cpu_ns", "server cpu of one", Unit::Nanos, Rule::Free),
     column(
         "paced_cpu_us",
         "the same, paced",

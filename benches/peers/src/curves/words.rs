@@ -112,7 +112,7 @@ const SUBSCRIBERS: &str = "\
 What bends, and why it has to:
 
 - *As fast as they follow*, a batch is delivered to each subscriber with one write. What is in flight to all of them together is bounded, so each
-  write carries fewer messages as there are more subscribers; the cost of one delivery is lowest in between.
+  write carries fewer messages as there are more subscribers, hundreds of them or a handful; the cost of one delivery is lowest in between.
 - *Paced*, each delivery is a write of its own to a socket of its own, and a wake-up of its reader on the same machine. What one message costs is divided
   among few below a hundred. The p50 is that of the middle one of so many writes, half of which come before it: it grows with the
   subscribers as it has to where there is one network thread.";
