@@ -60,7 +60,8 @@ pub(super) const fn method(curve: Curve) -> &'static str {
         }
         Curve::SlowReaders => {
             "A room of 1 KiB messages with a thousand subscribers, of whom some greet, subscribe and then neither read their socket nor \
-             answer anything. 16 MiB are published until their sockets and windows are full and the server is quiet. Then one publisher with 256 \
+             answer anything. 16 MiB are published: half of them have a small socket, which fills up and blocks what the server writes, with the others the window of 1 MiB is used up and lies in the \
+             buffers of the system. Then one publisher with 256 \
              in flight, the stalled ones being the only readers: beside a thousand who follow it would be these who are measured. Then \
              delivery at a fixed rate: to one reader at 100 messages a second, and to all who are not stalled at 20,000 \
              deliveries a second."

@@ -14,11 +14,14 @@ use broker_proto::{
     StartAt, StoreId, Subscribe,
 };
 use bytes::BytesMut;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::room_name;
 
 /// The window that the public client admits by default.
 const WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that the socket of every other one takes.
+const SMALL_BUFFER_BYTES: usize = 8 << 10;
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
 /// How long an answer may take.
@@ -48,6 +51,10 @@ impl Stalled {
     ) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        if number.is_multiple_of(2) {
+            // The system's buffers may take a whole window. These let the socket fill up before.
+            set_socket_recv_buffer_size(&stream, SMALL_BUFFER_BYTES)?;
+        }
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_write_timeout(Some(ANSWER_MAX))?;
         let mut stalled = Self {
