@@ -51,7 +51,7 @@ impl Stalled {
     ) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        if number.is_multiple_of(2) {
+        if !number.is_multiple_of(2) {
             // The system's buffers may take a whole window. These let the socket fill up before.
             set_socket_recv_buffer_size(&stream, SMALL_BUFFER_BYTES)?;
         }
