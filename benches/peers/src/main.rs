@@ -17,16 +17,23 @@
 //! cargo run --release -p broker-peers -- report      # the page again, without measuring
 //! ```
 //!
+//! How our own costs grow, on a page of its own, docs/growth.md:
+//!
+//! ```text
+//! cargo run --release -p broker-peers -- curves
+//! ```
+//!
 //! Every measurement has a server of its own, with an empty directory of its own, at a free port of the loopback; both are
 //! gone afterwards, also after Ctrl-C. A peer that is not installed is told as `SKIPPED(peer)`, one whose counts do not add
 //! up as failed; then the exit code is 1.
 //!
 //! `cell` is what is done, `peer` by whom, `server` how a peer runs, `codec` what it speaks, `load` how it is driven, `gauge`
-//! what it costs, `results` what is kept, `page` what is written.
+//! what it costs, `results` what is kept, `page` what is written; `curves` has the same of its own for what grows.
 
 mod args;
 mod cell;
 mod codec;
+mod curves;
 mod gauge;
 mod load;
 mod page;
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         Command::Report(options) => {
             page::write(&run::results_path(options.results.as_ref()), &options.out)
         }
+        Command::Curves(options) => curves::run(&options),
         Command::Fetch => fetch(),
         Command::List => list(),
     };

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Cell;
@@ -134,7 +135,7 @@ impl Results {
     }
 
     /// Adds a line at once, so that a run that is broken off keeps what it has.
-    pub(crate) fn add(&mut self, line: &Line) -> Result<()> {
+    pub(crate) fn add(&mut self, line: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         self.0
@@ -144,7 +145,7 @@ impl Results {
 }
 
 /// Everything in a file.
-pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
+pub(crate) fn read<L: DeserializeOwned>(path: &Path) -> Result<Vec<L>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines = BufReader::new(file).lines().enumerate();
     lines
@@ -182,11 +183,11 @@ mod tests {
         let second = run(2, RunResult::Failed("broken".to_owned()));
         Results::open(&path, false).unwrap().add(&first).unwrap();
         Results::open(&path, true).unwrap().add(&second).unwrap();
-        assert_eq!(read(&path).unwrap(), [first, second.clone()]);
+        assert_eq!(read::<Line>(&path).unwrap(), [first, second.clone()]);
         Results::open(&path, false).unwrap().add(&second).unwrap();
-        assert_eq!(read(&path).unwrap(), [second]);
+        assert_eq!(read::<Line>(&path).unwrap(), [second]);
         std::fs::write(&path, "{}\n").unwrap();
-        assert!(read(&path).is_err());
+        assert!(read::<Line>(&path).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
 
 use crate::args::Run as Options;
 use crate::cell::Cell;
@@ -33,29 +34,17 @@ pub(crate) fn results_path(given: Option<&PathBuf>) -> PathBuf {
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let cells = Cell::chosen(&options.only).map_err(anyhow::Error::msg)?;
-    let dir = options.dir.clone().unwrap_or_else(env::temp_dir);
-    if file_system(&dir).is_some_and(|kind| kind == "tmpfs") && options.dir.is_none() {
-        bail!(
-            "{} is in memory, where a sync means nothing: name a directory on a disk with --dir",
-            dir.display()
-        );
-    }
-    let base = tempfile::Builder::new()
-        .prefix("broker-peers-")
-        .tempdir_in(&dir)
-        .with_context(|| format!("cannot make a directory in {}", dir.display()))?;
+    let base = base_dir(options.dir.as_deref())?;
     let running = Running::default();
     running.end_on_signals(base.path().to_owned())?;
-    raise_file_limit();
+    raise_file_limit(FILES);
     let path = results_path(options.report.results.as_ref());
     let campaign = Campaign {
         options,
         tools: Tools::new(options.programs.clone()),
         base: base.path(),
         running,
-        session: SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
+        session: session_name(),
     };
     let results = Results::open(&path, options.append)?;
     let failures = campaign.run(&cells, results)?;
@@ -71,11 +60,33 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The servers inherit it.
-fn raise_file_limit() {
+/// A directory for the data of all servers, on a disk unless it was named.
+pub(crate) fn base_dir(given: Option<&Path>) -> Result<TempDir> {
+    let dir = given.map_or_else(env::temp_dir, Path::to_owned);
+    if file_system(&dir).is_some_and(|kind| kind == "tmpfs") && given.is_none() {
+        bail!(
+            "{} is in memory, where a sync means nothing: name a directory on a disk with --dir",
+            dir.display()
+        );
+    }
+    tempfile::Builder::new()
+        .prefix("broker-peers-")
+        .tempdir_in(&dir)
+        .with_context(|| format!("cannot make a directory in {}", dir.display()))
+}
+
+/// What a run that begins now is called.
+pub(crate) fn session_name() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Lets this process and the servers, which inherit it, open so many files, as far as the system allows it.
+pub(crate) fn raise_file_limit(files: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < FILES) {
-        let current = Some(maximum.map_or(FILES, |maximum| FILES.min(maximum)));
+    if current.is_some_and(|current| current < files) {
+        let current = Some(maximum.map_or(files, |maximum| files.min(maximum)));
         // What does not work for lack of it says so.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
     }

@@ -59,6 +59,11 @@ impl Gauge {
         })
     }
 
+    /// The memory that the server has now, in bytes.
+    pub(crate) fn rss(&self) -> Option<u64> {
+        proc::rss(self.server)
+    }
+
     /// The most memory that the server ever had, in bytes.
     pub(crate) fn rss_peak(&self) -> Option<u64> {
         proc::rss_peak(self.server)

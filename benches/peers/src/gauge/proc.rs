@@ -28,6 +28,12 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     ))
 }
 
+/// The memory that a process has, in bytes.
+pub(crate) fn rss(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    kibibytes(&status, "VmRSS:")
+}
+
 /// The most memory that a process ever had, in bytes.
 pub(crate) fn rss_peak(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;

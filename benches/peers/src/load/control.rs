@@ -82,6 +82,36 @@ pub(crate) fn stored(stage: &Stage, rooms: usize) -> Result<u64> {
     }
 }
 
+/// How many messages all rooms of our broker have stored, as it lists them.
+pub(crate) fn stored_in_all(address: SocketAddr) -> Result<u64> {
+    runtime(1)?.block_on(async {
+        let client = ours::connect(address).await?;
+        let mut sum = 0;
+        let mut after = String::new();
+        loop {
+            let page = client.rooms(&after, usize::MAX).await?;
+            sum += page.rooms.iter().map(|room| room.head.get()).sum::<u64>();
+            match page.rooms.last() {
+                Some(last) if page.more => after = last.name.to_string(),
+                _ => break,
+            }
+        }
+        client.shutdown().await?;
+        Ok(sum)
+    })
+}
+
+/// How many connections our broker has, this question's own among them.
+pub(crate) fn connections(address: SocketAddr) -> Result<u64> {
+    runtime(1)?.block_on(async {
+        let client = ours::connect(address).await?;
+        let status: Value = serde_json::from_str(&client.status().await?)?;
+        client.shutdown().await?;
+        let connections = status.get("connections").and_then(Value::as_u64);
+        connections.context("the status does not count connections")
+    })
+}
+
 /// Makes a consumer of the stream of all rooms that wants no acknowledgements, and tells where to ask for messages.
 pub(crate) fn consumer(stage: &Stage) -> Result<String> {
     let mut control = Nats::connect(stage.address)?;

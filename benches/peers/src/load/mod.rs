@@ -8,6 +8,7 @@
 //! - [`publish`]: publishers with a window of unacknowledged messages.
 //! - [`fan_out`]: one publisher and its subscribers, as fast as they follow or at a fixed rate.
 //! - [`replay`]: reading a room from its start.
+//! - [`stalled`]: a subscriber that does not read.
 //! - [`connection`], [`gate`], [`pace`], [`stamp`]: what they are made of; [`control`]: preparing and counting.
 
 pub(crate) mod connection;
@@ -18,6 +19,7 @@ pub(crate) mod ours;
 pub(crate) mod pace;
 pub(crate) mod publish;
 pub(crate) mod replay;
+pub(crate) mod stalled;
 pub(crate) mod stamp;
 
 use std::future::Future;
@@ -185,7 +187,11 @@ where
         phase.set(STOPPING);
         let done = worker
             .join()
-            .map_err(|_| anyhow!("the load generator broke off"))??;
+            .map_err(|_| anyhow!("the load generator broke off"))?;
+        let done = match &spent {
+            Some(_) => done?,
+            None => done.context("the work was never ready")?,
+        };
         let spent = spent.context("the work was never ready")??;
         Ok((done, spent))
     })

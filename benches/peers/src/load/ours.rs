@@ -41,16 +41,51 @@ pub(crate) async fn stored(client: &Client, number: usize) -> Result<u64> {
     }
 }
 
+/// Rooms to which one connection publishes in turn.
+#[derive(Debug)]
+pub(crate) struct Route {
+    client: Client,
+    rooms: Vec<Room>,
+    turn: usize,
+}
+
+impl Route {
+    /// Connects.
+    pub(crate) async fn connect(address: SocketAddr, numbers: &[usize]) -> Result<Self> {
+        let client = connect(address).await?;
+        let rooms = numbers
+            .iter()
+            .map(|&number| client.room(&room_name(number)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            client,
+            rooms,
+            turn: 0,
+        })
+    }
+
+    fn next(&mut self) -> Result<&Room> {
+        let turn = self.turn;
+        self.turn = if turn + 1 < self.rooms.len() {
+            turn + 1
+        } else {
+            0
+        };
+        self.rooms.get(turn).context("there is no room")
+    }
+}
+
 /// Publishes with a future for each message.
-pub(crate) async fn publish(room: Room, load: Load, mut tally: Tally) -> Result<Tally> {
+pub(crate) async fn publish(mut route: Route, load: Load, mut tally: Tally) -> Result<Tally> {
     let mut flights: VecDeque<(Instant, Ticket)> = VecDeque::with_capacity(load.window);
     loop {
         let now = Instant::now();
         while flights.len() < load.window && tally.may_send(1) {
-            flights.push_back((now, room.queue(load.payload.clone()).await?));
+            let ticket = route.next()?.queue(load.payload.clone()).await?;
+            flights.push_back((now, ticket));
         }
         if flights.is_empty() {
-            room.client().shutdown().await?;
+            route.client.shutdown().await?;
             return Ok(tally);
         }
         poll_fn(|cx| {
@@ -74,17 +109,22 @@ pub(crate) async fn publish(room: Room, load: Load, mut tally: Tally) -> Result<
 }
 
 /// Publishes with a future for each call of half a window, two of them in flight.
-pub(crate) async fn publish_bulk(room: Room, load: Load, mut tally: Tally) -> Result<Tally> {
+pub(crate) async fn publish_bulk(mut route: Route, load: Load, mut tally: Tally) -> Result<Tally> {
     let bulk = (load.window / 2).max(1);
     let mut flights: VecDeque<(Instant, BulkTicket)> = VecDeque::new();
     loop {
         let now = Instant::now();
-        while flights.len() < load.window.div_ceil(bulk) && tally.may_send(bulk as u64) {
-            let payloads = (0..bulk).map(|_| load.payload.clone());
-            flights.push_back((now, room.send_all(payloads).await?));
+        while flights.len() < load.window.div_ceil(bulk) {
+            let count = tally.may_send_upto(bulk as u64);
+            if count == 0 {
+                break;
+            }
+            let payloads = (0..count).map(|_| load.payload.clone());
+            let ticket = route.next()?.send_all(payloads).await?;
+            flights.push_back((now, ticket));
         }
         let Some((sent, ticket)) = flights.pop_front() else {
-            room.client().shutdown().await?;
+            route.client.shutdown().await?;
             return Ok(tally);
         };
         let ack = ticket.await?;
@@ -92,10 +132,14 @@ pub(crate) async fn publish_bulk(room: Room, load: Load, mut tally: Tally) -> Re
     }
 }
 
-/// Subscribes to a room from its start, on a connection of its own. The room need not be there.
-pub(crate) async fn subscribe(address: SocketAddr, number: usize) -> Result<Subscription> {
+/// Subscribes to a room, on a connection of its own. The room need not be there.
+pub(crate) async fn subscribe(
+    address: SocketAddr,
+    number: usize,
+    start: StartAt,
+) -> Result<Subscription> {
     let room = room(address, number).await?;
-    Ok(room.subscribe(StartAt::START).wait(true).await?)
+    Ok(room.subscribe(start).wait(true).await?)
 }
 
 /// Takes messages until the last one.

@@ -1,11 +1,10 @@
-//! Publishers with a window of unacknowledged messages each, a connection and a room of their own.
+//! Publishers with a window of unacknowledged messages each and a connection of their own: to one room each, or to many in turn.
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use broker_core::Room;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -50,6 +49,16 @@ impl Tally {
         true
     }
 
+    /// How many may be sent, at most so many; they count as sent then.
+    pub(crate) fn may_send_upto(&mut self, count: u64) -> u64 {
+        if self.meter.phase.is_stopping() {
+            return 0;
+        }
+        let count = count.min(self.left);
+        self.left -= count;
+        count
+    }
+
     /// Counts acknowledgements.
     pub(crate) fn acked(&mut self, count: u64, sent: Instant, now: Instant) {
         self.meter
@@ -57,23 +66,35 @@ impl Tally {
     }
 }
 
-/// A payload that does not compress.
-pub(crate) fn payload(size: usize) -> Bytes {
+/// Numbers without a pattern, the same ones every time.
+pub(crate) fn numbers() -> impl Iterator<Item = u64> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let bytes = std::iter::repeat_with(|| {
+    std::iter::repeat_with(move || {
         // xorshift64
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    });
-    bytes.flatten().take(size).collect()
+        state
+    })
+}
+
+/// A payload that does not compress.
+pub(crate) fn payload(size: usize) -> Bytes {
+    numbers().flat_map(u64::to_le_bytes).take(size).collect()
+}
+
+/// Puts things into an order without a pattern, the same one every time.
+fn mix<T>(things: &mut [T]) {
+    for (last, number) in (1..things.len()).rev().zip(numbers()) {
+        let other = number % (last as u64 + 1);
+        things.swap(last, usize::try_from(other).unwrap_or(last));
+    }
 }
 
 /// One publisher, connected.
 enum Publisher {
-    Ours(Room),
-    Bulk(Room),
+    Ours(ours::Route),
+    Bulk(ours::Route),
     Bare(Bare),
 }
 
@@ -86,12 +107,13 @@ struct Bare {
 }
 
 impl Publisher {
-    async fn connect(stage: &Stage, number: usize, room: usize) -> Result<Self> {
+    /// Publishes to these rooms in turn; only ours does more than the first of them.
+    async fn connect(stage: &Stage, number: usize, rooms: &[usize]) -> Result<Self> {
         let address = stage.address;
-        let name = room_name(room);
+        let name = room_name(rooms.first().copied().unwrap_or(0));
         Ok(match stage.peer {
-            Peer::Ours => Self::Ours(ours::room(address, room).await?),
-            Peer::OursBulk => Self::Bulk(ours::room(address, room).await?),
+            Peer::Ours => Self::Ours(ours::Route::connect(address, rooms).await?),
+            Peer::OursBulk => Self::Bulk(ours::Route::connect(address, rooms).await?),
             Peer::NatsSync | Peer::NatsSyncEach | Peer::Nats => {
                 let greeting = nats::CONNECT.to_owned() + &nats::subscribe_answers(number);
                 let decoder = Box::new(nats::Answers);
@@ -112,8 +134,8 @@ impl Publisher {
 
     async fn run(self, load: Load, tally: Tally) -> Result<Tally> {
         match self {
-            Self::Ours(room) => ours::publish(room, load, tally).await,
-            Self::Bulk(room) => ours::publish_bulk(room, load, tally).await,
+            Self::Ours(route) => ours::publish(route, load, tally).await,
+            Self::Bulk(route) => ours::publish_bulk(route, load, tally).await,
             Self::Bare(bare) => bare.publish(load, tally).await,
         }
     }
@@ -198,6 +220,7 @@ impl Flights {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) publishers: usize,
+    /// As many as publishers: each has its own. Fewer: they share. More: each has its part of them, in turn.
     pub(crate) rooms: usize,
     pub(crate) window: usize,
     pub(crate) size: usize,
@@ -215,7 +238,7 @@ impl Plan {
     ) -> Result<Vec<Meter>> {
         let mut publishers = Vec::new();
         for number in 0..self.publishers {
-            publishers.push(Publisher::connect(stage, number, number % self.rooms).await?);
+            publishers.push(Publisher::connect(stage, number, &self.route(number)).await?);
         }
         let load = Load {
             window: self.window,
@@ -238,6 +261,17 @@ impl Plan {
         Ok(meters)
     }
 
+    /// The rooms of one publisher, in the order of its turns: mixed up, since rooms that were made one after the other may lie
+    /// together.
+    fn route(self, number: usize) -> Vec<usize> {
+        let first = number % self.rooms.max(1);
+        let mut rooms: Vec<usize> = (first..self.rooms)
+            .step_by(self.publishers.max(1))
+            .collect();
+        mix(&mut rooms);
+        rooms
+    }
+
     /// The share of one publisher.
     fn share(self, number: usize) -> u64 {
         if self.count == u64::MAX {
@@ -252,6 +286,19 @@ impl Plan {
 /// Measures a peer.
 pub(crate) fn run(stage: &Stage, plan: Plan) -> Result<Outcome> {
     control::prepare(stage, plan.rooms)?;
+    let (acked, outcome) = load(stage, plan)?;
+    let stored = control::stored(stage, plan.rooms)?;
+    if stored != acked {
+        bail!("{acked} messages were acknowledged and {stored} are stored");
+    }
+    Ok(Outcome {
+        verified: format!("{acked} acknowledged = {stored} stored"),
+        ..outcome
+    })
+}
+
+/// The same where messages may be stored already: tells how many were acknowledged, for whoever verifies it.
+pub(crate) fn load(stage: &Stage, plan: Plan) -> Result<(u64, Outcome)> {
     let phase = Phase::default();
     let threads = if plan.publishers > 1 {
         stage.threads
@@ -262,16 +309,13 @@ pub(crate) fn run(stage: &Stage, plan: Plan) -> Result<Outcome> {
         plan.run(stage, &phase, Some(ready))
     })?;
     let (acked, count, latencies) = Meter::sum(&meters);
-    let stored = control::stored(stage, plan.rooms)?;
-    if stored != acked {
-        bail!("{acked} messages were acknowledged and {stored} are stored");
-    }
-    Ok(Outcome {
+    let outcome = Outcome {
         count,
         spent,
         latencies: Some(latencies),
-        verified: format!("{acked} acknowledged = {stored} stored"),
-    })
+        verified: String::new(),
+    };
+    Ok((acked, outcome))
 }
 
 #[cfg(test)]
@@ -313,6 +357,50 @@ mod tests {
             count: 11,
         };
         assert_eq!([0, 1, 2].map(|number| plan.share(number)), [4, 4, 3]);
+    }
+
+    #[test]
+    fn a_tally_ends_with_what_is_left() {
+        let phase = Phase::default();
+        let mut tally = Tally::new(&phase, 10);
+        assert!(tally.may_send(1));
+        assert_eq!(
+            [4, 4, 4, 4].map(|count| tally.may_send_upto(count)),
+            [4, 4, 1, 0]
+        );
+        assert!(!tally.may_send(1));
+        let mut stopped = Tally::new(&phase, 10);
+        phase.set(super::super::STOPPING);
+        assert_eq!(stopped.may_send_upto(4), 0);
+    }
+
+    #[test]
+    fn routes_are_all_rooms_once() {
+        let plan = |publishers, rooms| Plan {
+            publishers,
+            rooms,
+            window: 1,
+            size: 1,
+            count: 1,
+        };
+        assert_eq!(
+            (0..3).map(|n| plan(3, 3).route(n)).collect::<Vec<_>>(),
+            [[0], [1], [2]]
+        );
+        assert_eq!([0, 1, 5].map(|n| plan(64, 1).route(n)), [[0], [0], [0]]);
+        assert_eq!(plan(64, 10).route(13), [3]);
+        let mut all: Vec<usize> = (0..3).flat_map(|n| plan(3, 1000).route(n)).collect();
+        assert!(!all.is_sorted(), "they are mixed");
+        all.sort_unstable();
+        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+        // Each has as many turns as rooms when there are as many messages as rooms.
+        let fill = Plan {
+            count: 1001,
+            ..plan(16, 1001)
+        };
+        for number in 0..16 {
+            assert_eq!(fill.share(number), fill.route(number).len() as u64);
+        }
     }
 
     #[test]

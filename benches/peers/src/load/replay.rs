@@ -1,6 +1,7 @@
 //! Reading a room of many messages from its start. It is filled first, and read once before it is measured: warm.
 
 use anyhow::{Result, bail};
+use broker_core::StartAt;
 
 use super::connection::Connection;
 use super::publish::Plan;
@@ -50,7 +51,7 @@ pub(crate) fn run(stage: &Stage, count: u64, size: usize) -> Result<Outcome> {
 async fn replay(stage: &Stage, count: u64, size: usize) -> Result<()> {
     match stage.peer {
         Peer::Ours => {
-            let messages = ours::subscribe(stage.address, 0).await?;
+            let messages = ours::subscribe(stage.address, 0, StartAt::START).await?;
             ours::replay(messages, count, size).await
         }
         Peer::NatsSync | Peer::Nats => pull(stage, count, size).await,

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::Data;
 use super::numbers::{count, latency, spread};
 use crate::gauge::limits::Limits;
+use crate::gauge::machine::Machine;
 use crate::peer::Peer;
 use crate::results::Session;
 use crate::stats::{Quantiles, Spread, float};
@@ -28,6 +29,19 @@ pub(crate) fn limits_line(limits: &Limits) -> String {
     )
 }
 
+/// A machine, in a line.
+pub(crate) fn machine_line(machine: &Machine) -> String {
+    format!(
+        "Machine: {}, {} threads, {:.0} GiB memory, {}, Linux {}; data on {}. Client and server share it.",
+        machine.processor,
+        machine.cores,
+        float(machine.memory) / f64::from(1 << 30),
+        machine.system,
+        machine.kernel,
+        machine.disk,
+    )
+}
+
 /// Title, machine and its limits.
 pub(super) fn introduction(page: &mut String, data: &Data) -> Result<()> {
     writeln!(
@@ -43,16 +57,7 @@ pub(super) fn introduction(page: &mut String, data: &Data) -> Result<()> {
         }
     }
     for machine in machines {
-        writeln!(
-            page,
-            "- Machine: {}, {} threads, {:.0} GiB memory, {}, Linux {}; data on {}. Client and server share it.",
-            machine.processor,
-            machine.cores,
-            float(machine.memory) / f64::from(1 << 30),
-            machine.system,
-            machine.kernel,
-            machine.disk,
-        )?;
+        writeln!(page, "- {}", machine_line(machine))?;
     }
     let of = |value: fn(&Limits) -> f64| spread(Spread::of(data.limits.iter().map(value)), latency);
     let direct = match data.limits.iter().all(|limits| limits.direct) {

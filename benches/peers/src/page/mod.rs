@@ -5,7 +5,7 @@
 //! - [`method`]: machine, configurations, how it was measured.
 
 mod method;
-mod numbers;
+pub(crate) mod numbers;
 mod summary;
 mod table;
 
@@ -22,7 +22,7 @@ use crate::peer::Peer;
 use crate::results::{self, Figures, Line, Run, RunResult, Session};
 use crate::stats::{Spread, ratio};
 
-pub(crate) use self::method::limits_line;
+pub(crate) use self::method::{limits_line, machine_line};
 use self::numbers::{count, latency};
 
 /// All results of one file.

@@ -3,7 +3,7 @@
 use crate::stats::Spread;
 
 /// `1.23 M`, `456 k`, `7.89 k`, `12`.
-pub(super) fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{} M", digits(v / 1e6)),
         v if v >= 1e3 => format!("{} k", digits(v / 1e3)),
@@ -12,7 +12,7 @@ pub(super) fn count(value: f64) -> String {
 }
 
 /// Microseconds as `123 us`, `1.23 ms`, `1.23 s`.
-pub(super) fn latency(micros: f64) -> String {
+pub(crate) fn latency(micros: f64) -> String {
     match micros {
         v if v >= 1e6 => format!("{} s", digits(v / 1e6)),
         v if v >= 1e3 => format!("{} ms", digits(v / 1e3)),
@@ -21,7 +21,7 @@ pub(super) fn latency(micros: f64) -> String {
 }
 
 /// Three digits.
-pub(super) fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     match value.abs() {
         v if v >= 99.95 => format!("{value:.0}"),
         v if v >= 9.995 => format!("{value:.1}"),
@@ -31,7 +31,7 @@ pub(super) fn digits(value: f64) -> String {
 }
 
 /// The median, and the ends in brackets when there is more than one value.
-pub(super) fn spread(spread: Option<Spread>, text: impl Fn(f64) -> String) -> String {
+pub(crate) fn spread(spread: Option<Spread>, text: impl Fn(f64) -> String) -> String {
     match spread {
         None => "-".to_owned(),
         Some(spread) if spread.count < 2 => text(spread.median),

@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub(crate) use self::running::Running;
+pub(crate) use self::running::{End, Running};
 use crate::peer::{Peer, Tool};
 use crate::tools::Tools;
 
 /// How long a server may take until it answers.
 const START_MAX: Duration = Duration::from_secs(20);
+/// How often a server that was started is asked whether it answers.
+const START_POLL: Duration = Duration::from_millis(5);
+/// The same where the time until it does is measured.
+const RESTART_POLL: Duration = Duration::from_micros(200);
 /// How often a server is started before it counts as broken: another program may take its port.
 const STARTS: usize = 3;
 
@@ -26,6 +30,8 @@ const STARTS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Server {
     running: Running,
+    peer: Peer,
+    program: PathBuf,
     dir: PathBuf,
     process: u32,
     address: SocketAddr,
@@ -49,26 +55,44 @@ impl Server {
         let dir = base.join(peer.name());
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let address = free_address()?;
-        let said = dir.join("said.txt");
-        let mut command = config::command(peer, program, &dir, address.port())?;
+        // From here on dropping it stops the server and removes its data.
+        let mut server = Self {
+            running: running.clone(),
+            peer,
+            program: program.to_owned(),
+            dir,
+            process: 0,
+            address,
+        };
+        server.launch(START_POLL)?;
+        Ok(server)
+    }
+
+    /// Ends it and starts it again with its data at its address; tells when the new process was begun.
+    pub(crate) fn restart(&mut self, end: End) -> Result<Instant> {
+        self.running.end(end)?;
+        let began = Instant::now();
+        self.launch(RESTART_POLL)?;
+        Ok(began)
+    }
+
+    /// Starts the process and waits until it answers, looking this often.
+    fn launch(&mut self, poll: Duration) -> Result<()> {
+        let said = self.dir.join("said.txt");
+        let mut command =
+            config::command(self.peer, &self.program, &self.dir, self.address.port())?;
         command
             .stdin(Stdio::null())
             .stdout(File::create(&said)?)
             .stderr(File::options().append(true).open(&said)?);
-        let process = running
+        self.process = self
+            .running
             .start(&mut command)
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        // From here on dropping it stops the server and removes its data.
-        let server = Self {
-            running: running.clone(),
-            dir,
-            process,
-            address,
-        };
-        server
-            .wait(peer.tool())
-            .with_context(|| format!("{peer} does not come up; it said: {}", tail(&said)))?;
-        Ok(server)
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.wait(poll).with_context(|| {
+            let said = tail(&said);
+            format!("{} does not come up; it said: {said}", self.peer)
+        })
     }
 
     /// Where it listens.
@@ -86,10 +110,10 @@ impl Server {
         &self.dir
     }
 
-    fn wait(&self, tool: Tool) -> Result<()> {
+    fn wait(&self, poll: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
-            let answers = answers(tool, self.address);
+            let answers = answers(self.peer.tool(), self.address);
             if matches!(answers, Ok(true)) {
                 return Ok(());
             }
@@ -100,7 +124,7 @@ impl Server {
                 answers?;
                 bail!("it does not answer");
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(poll);
         }
     }
 }

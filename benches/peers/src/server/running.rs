@@ -4,13 +4,28 @@
 //! gone to another process.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{self, Child, Command};
+use std::process::{self, Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a server may take to end in order.
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// How a server is ended that is to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Asked to: it ends in order.
+    Term,
+    /// Killed, with whatever it was doing.
+    Kill,
+}
 
 /// The server that runs, if one does. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +51,37 @@ impl Running {
         let mut child = self.child();
         let ended = child.as_mut().map(Child::try_wait);
         matches!(ended, Some(Ok(None)))
+    }
+
+    /// Ends it as told, and waits until it has: an error when it does not end in order.
+    pub(super) fn end(&self, how: End) -> Result<()> {
+        let mut child = self.child();
+        let Some(running) = child.as_mut() else {
+            bail!("no server runs");
+        };
+        let pid = Pid::from_child(running);
+        let (signal, is_right): (_, fn(ExitStatus) -> bool) = match how {
+            End::Term => (Signal::TERM, |status| status.success()),
+            End::Kill => (Signal::KILL, |status| {
+                status.signal() == Some(Signal::KILL.as_raw())
+            }),
+        };
+        kill_process(pid, signal).context("cannot send a signal to the server")?;
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = running.try_wait()? {
+                break status;
+            }
+            if began.elapsed() > END_MAX {
+                bail!("the server does not end within {} s", END_MAX.as_secs());
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        *child = None;
+        if !is_right(status) {
+            bail!("the server ended with {status}");
+        }
+        Ok(())
     }
 
     /// Kills it: nobody needs its data any more.
@@ -88,6 +134,21 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+
+    #[test]
+    fn a_server_is_ended_as_told() {
+        let running = Running::default();
+        assert!(running.end(End::Kill).is_err(), "there is none");
+        running.start(Command::new("sleep").arg("600")).unwrap();
+        running.end(End::Kill).unwrap();
+        running.start(Command::new("sleep").arg("600")).unwrap();
+        let words = running.end(End::Term).unwrap_err().to_string();
+        assert!(
+            words.contains("signal"),
+            "sleep does not end in order: {words}"
+        );
+        assert!(!running.is_alive());
+    }
 
     #[test]
     fn a_server_ends_when_it_is_stopped_or_replaced() {
