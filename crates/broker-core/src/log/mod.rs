@@ -29,7 +29,7 @@ pub use recovery::FEATURE_LEVEL;
 pub(crate) use builder::BatchBuilder;
 pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
-pub(crate) use spare::{Spare, make_spare};
+pub(crate) use spare::{FILL_BYTES, Spare, make_spare};
 pub(crate) use state_record as state;
 pub(crate) use writer::{LogWriter, Start, WriteFault, Written, is_no_space};
 

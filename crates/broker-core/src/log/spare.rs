@@ -7,8 +7,8 @@ use std::io;
 
 use super::storage::{Storage, StorageFile};
 
-/// A spare is filled in pieces of this size.
-const FILL_BYTES: u64 = 1 << 20;
+/// A spare is filled in pieces of this size when nothing else uses the disk, or when it is needed soon.
+pub(crate) const FILL_BYTES: u64 = 1 << 20;
 
 /// A file of zeros, ready to become a segment.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ pub(crate) fn is_spare_name(name: &str) -> bool {
         .is_some_and(|number| spare_name(number) == name)
 }
 
-/// Makes a file of zeros, on stable storage.
+/// Makes a file of zeros, on stable storage. `next_piece` is asked before each piece how large it may be, and sets the pace;
+/// `None` gives up, so that a store that is closed need not wait for all.
 ///
 /// # Errors
 /// Those of the disk; nothing is left behind.
@@ -48,14 +49,14 @@ pub(crate) fn make_spare<S: Storage>(
     storage: &S,
     name: &str,
     bytes: u64,
-    given_up: &dyn Fn() -> bool,
+    next_piece: &mut dyn FnMut() -> Option<u64>,
 ) -> io::Result<Spare<S::File>> {
     match storage.delete(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = storage.create(name)?;
-    let filled = fill(&file, bytes, given_up).and_then(|()| file.sync_all());
+    let filled = fill(&file, bytes, next_piece).and_then(|()| file.sync_all());
     if let Err(error) = filled {
         let _ = storage.delete(name);
         return Err(error);
@@ -67,14 +68,15 @@ pub(crate) fn make_spare<S: Storage>(
     })
 }
 
-/// Fills a file with zeros, piece by piece, so that a store that is closed need not wait for all.
-fn fill(file: &impl StorageFile, bytes: u64, given_up: &dyn Fn() -> bool) -> io::Result<()> {
+fn fill(
+    file: &impl StorageFile,
+    bytes: u64,
+    next_piece: &mut dyn FnMut() -> Option<u64>,
+) -> io::Result<()> {
     let mut from = 0;
     while from < bytes {
-        if given_up() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let to = (from + FILL_BYTES).min(bytes);
+        let piece = next_piece().ok_or(io::ErrorKind::Interrupted)?;
+        let to = from.saturating_add(piece.max(1)).min(bytes);
         file.zero_fill(from, to)?;
         from = to;
     }

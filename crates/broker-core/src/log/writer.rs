@@ -26,7 +26,7 @@ use super::builder::{BatchBuilder, Stamp, restamp};
 use super::bytes::{round_down, round_up};
 use super::position::{LogPosition, Marker};
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentId, SegmentName};
-use super::spare::{Spare, make_spare, spare_name};
+use super::spare::{FILL_BYTES, Spare, make_spare, spare_name};
 use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
@@ -36,9 +36,11 @@ const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
 /// or this: filling it with zeros holds the writer up.
 const HURRIED_BYTES: u64 = 4 << 20;
-/// A writer of so many bytes a microsecond would have filled its segment before a spare is ready that
-/// is begun when half of it is full.
-const FAST_BYTES_PER_MICRO: u64 = 256;
+/// A writer of so many bytes a microsecond might have filled its segment before a spare is ready that is begun when half of it
+/// is full and made at leisure.
+const FAST_BYTES_PER_MICRO: u64 = 32;
+/// So many bytes a microsecond are as much as a spare gets that is made at leisure.
+const HURRY_BYTES_PER_MICRO: u64 = 160;
 /// A leader that has written so much, or a 64th of the segment, is one that writes.
 const SPARE_AFTER_BYTES: u64 = 256 << 10;
 /// The buffer is given back when an unusually large batch has made it larger than this.
@@ -249,17 +251,30 @@ impl<S: Storage> LogWriter<S> {
         let active = self.active.as_ref()?;
         let writes = self.end.get().saturating_sub(self.begun_at.get())
             >= (active.bytes / 64).min(SPARE_AFTER_BYTES);
-        let enough = if self.is_fast(active) { 16 } else { 2 };
+        let enough = if self.fills_faster(active, FAST_BYTES_PER_MICRO) {
+            16
+        } else {
+            2
+        };
         let begun = self.remaining() < active.bytes - active.bytes / enough;
         let wanted = self.spare.is_none() && !self.failed && writes && begun;
         let (smallest, largest) = self.segment_bytes;
         wanted.then_some((active.bytes * 2).clamp(smallest, largest))
     }
 
-    /// Whether the active segment fills up fast.
-    fn is_fast(&self, active: &Active<S::File>) -> bool {
+    /// Whether the writer will soon wait for the spare that is being made.
+    pub(crate) fn needs_spare_soon(&self) -> bool {
+        self.spare.is_none()
+            && self.active.as_ref().is_some_and(|active| {
+                self.remaining() < active.bytes / 4
+                    || self.fills_faster(active, HURRY_BYTES_PER_MICRO)
+            })
+    }
+
+    /// Whether the active segment has filled up with more than so many bytes a microsecond.
+    fn fills_faster(&self, active: &Active<S::File>, bytes_per_micro: u64) -> bool {
         let micros = self.now.saturating_sub(active.header.created);
-        let limit = u64::try_from(micros).map(|micros| micros.saturating_mul(FAST_BYTES_PER_MICRO));
+        let limit = u64::try_from(micros).map(|micros| micros.saturating_mul(bytes_per_micro));
         limit.is_ok_and(|limit| self.end.since(active.header.base) > limit)
     }
 
@@ -291,7 +306,7 @@ impl<S: Storage> LogWriter<S> {
         // Starved a moment ago; space may have come back.
         let size = self.segment_bytes_for(bytes).max(self.segment_bytes.0);
         let name = self.spare_name();
-        match make_spare(&*self.storage, &name, size, &|| false) {
+        match make_spare(&*self.storage, &name, size, &mut || Some(FILL_BYTES)) {
             Ok(spare) => {
                 self.starved = false;
                 self.spare = Some(spare);
@@ -352,7 +367,7 @@ impl<S: Storage> LogWriter<S> {
         let largest = largest.min(HURRIED_BYTES).max(smallest);
         let size = needed.max(doubled.clamp(smallest, largest));
         let name = self.spare_name();
-        let made = make_spare(&*self.storage, &name, size, &|| false);
+        let made = make_spare(&*self.storage, &name, size, &mut || Some(FILL_BYTES));
         self.starved = made.as_ref().is_err_and(is_no_space);
         made
     }

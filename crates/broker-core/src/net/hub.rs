@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::status::Figures;
 use crate::session::{Stage, Terms};
-use crate::store::{Mailbox, SessionId, Store};
+use crate::store::{Mailbox, Relay, SessionId, Store, wake_all};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock, read, write};
 
 /// What the connections of one server share.
@@ -24,6 +25,8 @@ pub(super) struct Hub<S: Store> {
     last_id: AtomicU64,
     /// In an order that a simulator can repeat.
     lines: Mutex<BTreeMap<SessionId, Arc<Line>>>,
+    /// Wakes the connections, on the runtime that they all run on.
+    relay: Arc<Relay>,
     /// A connection has ended, or has nothing under way any more.
     moved: Notify,
     connections_max: usize,
@@ -55,6 +58,7 @@ impl<S: Store> Hub<S> {
             figures,
             last_id: AtomicU64::new(0),
             lines: Mutex::default(),
+            relay: Relay::new(),
             moved: Notify::new(),
             connections_max,
         })
@@ -91,10 +95,18 @@ impl<S: Store> Hub<S> {
     pub(super) fn set_stage(&self, stage: Stage<S>) {
         *write(&self.figures.stage) = stage;
         self.figures.generation.fetch_add(1, Ordering::Release);
-        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
-        for line in lines {
-            line.mailbox.wake();
-        }
+        let lines = lock(&self.lines);
+        let mut mailboxes = lines
+            .values()
+            .map(|line| Arc::clone(&line.mailbox))
+            .collect();
+        drop(lines);
+        wake_all(&mut mailboxes);
+    }
+
+    /// Wakes connections when many have to be woken. Runs on their runtime, for as long as that does.
+    pub(super) fn relay(&self) -> impl Future<Output = ()> + Send + 'static {
+        Arc::clone(&self.relay).run()
     }
 
     /// Gives a connection its place, unless there are too many; then it says how many are allowed.
@@ -107,6 +119,7 @@ impl<S: Store> Hub<S> {
         if lines.len() >= self.connections_max {
             return Err(self.connections_max);
         }
+        mailbox.set_relay(&self.relay);
         let line = Arc::new(Line {
             mailbox: Arc::clone(mailbox),
             settled: AtomicBool::new(false),

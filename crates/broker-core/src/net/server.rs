@@ -142,6 +142,7 @@ impl<S: Store> Server<S> {
         let mut terms = Terms::new(build, pid, Arc::clone(&figures) as Arc<dyn Host>);
         terms.patience = patience;
         let hub = Hub::new(Arc::new(terms), Arc::clone(&figures), connections_max);
+        runtime.spawn(hub.relay());
         Self {
             hub,
             figures,
@@ -351,8 +352,8 @@ fn start_runtime() -> io::Result<(Handle, Running)> {
     Ok((handle, (run, ended)))
 }
 
-/// One thread for each two cores: clients and the log's writer want theirs, and on two cores a second worker costs each lone message two more
-/// changes of threads.
+/// One thread for each two cores: clients and the log's writer want theirs, and on two cores a second worker costs each lone
+/// message two more changes of threads.
 fn build_runtime() -> io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match (cores / 2).min(WORKERS_MAX) {

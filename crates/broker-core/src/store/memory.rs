@@ -14,7 +14,7 @@ use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
     AckRun, Append, Busy, Claims, Hint, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
-    ScrubInfo, SessionId, SetCursor, Store, StoreError, StoreInfo, producers,
+    ScrubInfo, SessionId, SetCursor, Store, StoreError, StoreInfo, producers, wake_all,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -228,7 +228,7 @@ impl Store for MemoryStore {
                 wake.push(Arc::clone(to));
             }
         }
-        wake.iter().for_each(|mailbox| mailbox.wake());
+        wake_all(&mut wake);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod losses;
 mod mailbox;
 mod memory;
 mod producers;
+mod relay;
 mod rooms;
 mod sequencer;
 mod watchers;
@@ -33,7 +34,9 @@ pub use memory::MemoryStore;
 
 pub(crate) use cursors::{CursorKey, Cursors};
 pub(crate) use in_doubt::{Doubtful, InDoubt};
+pub(crate) use mailbox::wake_all;
 pub(crate) use producers::{Producers, Run};
+pub(crate) use relay::Relay;
 pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
 
 use crate::log::damage::Damage;

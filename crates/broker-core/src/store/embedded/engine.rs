@@ -23,8 +23,8 @@ use self::assembly::STATE_BYTES_MAX;
 use super::super::cursors::CursorKey;
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
-use super::super::sequencer::{Decision, Sequencer};
-use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError};
+use super::super::sequencer::{Decision, Placed, Sequencer};
+use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError, wake_all};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::{Done, Request};
 use super::scrub::Scrub;
@@ -35,7 +35,9 @@ use crate::log::position::LogPosition;
 use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
-use crate::log::{BatchBuilder, LogWriter, Segment, WriteFault, Written};
+use crate::log::{
+    BatchBuilder, FILL_BYTES, LogWriter, Segment, Spare, WriteFault, Written, make_spare,
+};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
@@ -96,6 +98,10 @@ pub struct Engine<S: Storage> {
     drained: Vec<Request>,
     admitted: Vec<Admitted>,
     cursor_moves: Vec<CursorMove>,
+    /// Whose mailbox is no longer empty.
+    wake: Vec<Arc<Mailbox>>,
+    /// The same, because a room has grown.
+    wake_readers: Vec<Arc<Mailbox>>,
     /// Who waits for the checkpoint that is being written.
     shortened: Vec<Done>,
     builder: BatchBuilder,
@@ -150,6 +156,8 @@ impl<S: Storage> Engine<S> {
             drained: Vec::new(),
             admitted: Vec::new(),
             cursor_moves: Vec::new(),
+            wake: Vec::new(),
+            wake_readers: Vec::new(),
             shortened: Vec::new(),
             builder: BatchBuilder::default(),
             identity_checked: Duration::ZERO,
@@ -446,23 +454,21 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Posts the outcomes, and wakes every mailbox once.
+    /// Posts the outcomes, and wakes every mailbox once: those who wait for an answer first, which then does not become later
+    /// with every reader of the room.
     fn tell(&mut self) {
-        let mut wake: Vec<Arc<Mailbox>> = Vec::new();
-        for admitted in &self.admitted {
-            if let Some(placed) = &admitted.decision.placed {
-                self.shared
-                    .fire(&admitted.append.room, placed.last_seq(), &mut wake);
-            }
-        }
         for Admitted {
             append,
             to,
             decision,
         } in self.admitted.drain(..)
         {
+            let grown = decision.placed.as_ref().map(Placed::last_seq);
             if post_decision(decision, &append, NO_SPACE_RETRY_MS, &to) {
-                wake.push(to);
+                self.wake.push(to);
+            }
+            if let Some(head) = grown {
+                self.shared.fire(&append.room, head, &mut self.wake_readers);
             }
         }
         for CursorMove {
@@ -470,12 +476,11 @@ impl<S: Storage> Engine<S> {
         } in self.cursor_moves.drain(..)
         {
             if to.post_quietly(Notice::Cursor { tag, result }) {
-                wake.push(to);
+                self.wake.push(to);
             }
         }
-        for mailbox in wake {
-            mailbox.wake();
-        }
+        self.wake.append(&mut self.wake_readers);
+        wake_all(&mut self.wake);
         if self.checkpoint.is_none() {
             self.shortened.drain(..).for_each(|done| (done.0)());
         }
@@ -533,8 +538,18 @@ impl<S: Storage> Engine<S> {
         Some((self.writer.spare_name(), bytes))
     }
 
+    /// The clock that it goes by.
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Whether the spare that is being made will be waited for soon.
+    pub(super) fn needs_spare_soon(&self) -> bool {
+        self.writer.needs_spare_soon()
+    }
+
     /// Hands in a spare.
-    pub(super) fn offer_spare(&mut self, made: std::io::Result<crate::log::Spare<S::File>>) {
+    pub(super) fn offer_spare(&mut self, made: std::io::Result<Spare<S::File>>) {
         self.writer.offer_spare(made);
     }
 
@@ -547,7 +562,7 @@ impl<S: Storage> Engine<S> {
     pub fn keep_house(&mut self) {
         if let Some((name, bytes)) = self.wants_spare() {
             let storage = &**self.shared.segments.storage();
-            let made = crate::log::make_spare(storage, &name, bytes, &|| false);
+            let made = make_spare(storage, &name, bytes, &mut || Some(FILL_BYTES));
             self.offer_spare(made);
         }
         for segment in self.take_sealed() {

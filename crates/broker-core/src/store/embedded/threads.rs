@@ -10,10 +10,11 @@ use super::super::{Mailbox, Notice};
 use super::engine::Engine;
 use super::inbox::Woken;
 use super::shared::{DiskRead, Shared};
+use crate::clock::Clock;
 use crate::log::storage::Storage;
-use crate::log::{Segment, Spare, make_spare};
+use crate::log::{FILL_BYTES, Segment, Spare, make_spare};
 use crate::sync::thread::{self, Builder, JoinHandle};
-use crate::sync::{Arc, Mutex, lock, mpsc};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, mpsc};
 
 /// After so long without a request the writer marks the end of the log.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -33,6 +34,44 @@ enum HouseJob {
 
 /// Spares that were made and wait for the writer.
 type Made<S> = Arc<Mutex<Vec<io::Result<Spare<<S as Storage>::File>>>>>;
+
+/// A spare that is made at leisure is filled in pieces of this size: one stands in the way of a batch for so long at most.
+/// Measured beside batches of 32 KiB: their p99 is 0.3 ms, with pieces of 1 MiB 1 ms and without pauses 2 to 8 ms.
+const LEISURE_BYTES: u64 = 256 << 10;
+/// Between two pieces the disk is left to the log for so many times what a piece took.
+const LEISURE_TIMES: u32 = 2;
+/// And for so long at most: closing waits for it.
+const LEISURE_MAX: Duration = Duration::from_millis(20);
+
+/// The pace at which a spare is filled.
+struct Pace<'a> {
+    hurry: &'a AtomicBool,
+    clock: &'a dyn Clock,
+    /// When the last piece was begun.
+    began: Option<Duration>,
+}
+
+impl Pace<'_> {
+    /// Waits until the next piece may be written, and says how large it may be.
+    fn next_piece(&mut self) -> u64 {
+        if self.hurry.load(Ordering::Relaxed) {
+            return FILL_BYTES;
+        }
+        if let Some(began) = self.began {
+            let took = self.clock.monotonic().saturating_sub(began);
+            thread::sleep(took.saturating_mul(LEISURE_TIMES).min(LEISURE_MAX));
+        }
+        self.began = Some(self.clock.monotonic());
+        LEISURE_BYTES
+    }
+}
+
+/// The writer's end of what the housekeeper does.
+struct House {
+    jobs: mpsc::Sender<HouseJob>,
+    /// The writer will soon wait for the spare that is being made.
+    hurry: Arc<AtomicBool>,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -57,13 +96,19 @@ impl Threads {
         scrub_every: Option<Duration>,
     ) -> io::Result<Self> {
         let made: Made<S> = Arc::default();
+        let hurry = Arc::new(AtomicBool::new(false));
         let (house, jobs) = mpsc::channel();
         let mut others = Vec::new();
-        let keeper = (Arc::clone(&shared), Arc::clone(&made));
+        let keeper = Keeper {
+            shared: Arc::clone(&shared),
+            made: Arc::clone(&made),
+            hurry: Arc::clone(&hurry),
+            clock: engine.clock(),
+        };
         others.push(
             Builder::new()
                 .name("broker-house".to_owned())
-                .spawn(move || keep_house(&keeper.0, &jobs, &keeper.1))?,
+                .spawn(move || keeper.run(&jobs))?,
         );
         let (reads, jobs) = mpsc::channel::<ReadJob>();
         let jobs = Arc::new(Mutex::new(jobs));
@@ -86,7 +131,7 @@ impl Threads {
         }
         let writer = Builder::new()
             .name("broker-log".to_owned())
-            .spawn(move || write(&shared, engine, &house, &made))?;
+            .spawn(move || write(&shared, engine, &House { jobs: house, hurry }, &made))?;
         Ok(Self {
             writer,
             others,
@@ -130,7 +175,7 @@ impl<S: Storage> Drop for Guard<S> {
 fn write<S: Storage>(
     shared: &Arc<Shared<S>>,
     mut engine: Engine<S>,
-    house: &mpsc::Sender<HouseJob>,
+    house: &House,
     made: &Made<S>,
 ) {
     let guard = Guard(Arc::clone(shared));
@@ -166,53 +211,70 @@ fn write<S: Storage>(
     engine.close();
     shared.pulse.leave();
     for segment in engine.take_sealed() {
-        let _ = house.send(HouseJob::Footer(segment));
+        let _ = house.jobs.send(HouseJob::Footer(segment));
     }
     drop(guard);
 }
 
 /// Asks the housekeeper for what the writer will need.
-fn order<S: Storage>(
-    engine: &mut Engine<S>,
-    house: &mpsc::Sender<HouseJob>,
-    spare_asked: &mut bool,
-) {
+fn order<S: Storage>(engine: &mut Engine<S>, house: &House, spare_asked: &mut bool) {
     if !*spare_asked && let Some((name, bytes)) = engine.wants_spare() {
-        *spare_asked = house.send(HouseJob::Spare { name, bytes }).is_ok();
+        *spare_asked = house.jobs.send(HouseJob::Spare { name, bytes }).is_ok();
     }
+    let hurry = *spare_asked && engine.needs_spare_soon();
+    house.hurry.store(hurry, Ordering::Relaxed);
     for segment in engine.take_sealed() {
-        let _ = house.send(HouseJob::Footer(segment));
+        let _ = house.jobs.send(HouseJob::Footer(segment));
     }
 }
 
-fn keep_house<S: Storage>(shared: &Shared<S>, jobs: &mpsc::Receiver<HouseJob>, made: &Made<S>) {
-    for job in jobs {
-        match job {
-            HouseJob::Spare { name, bytes } => {
-                let closing = || shared.inbox.is_closing();
-                let spare = make_spare(&**shared.segments.storage(), &name, bytes, &closing);
-                if let Err(error) = &spare
-                    && !closing()
-                {
-                    tracing::warn!(%error, bytes, "cannot prepare space for the log");
-                }
-                let worked = spare.is_ok();
-                lock(made).push(spare);
-                // A failure is not worth waking for: it would be asked for again at once.
-                if worked {
-                    shared.inbox.nudge();
-                }
-            }
-            HouseJob::Footer(segment) => {
-                if let Err(error) = shared.segments.write_footer(&segment) {
-                    tracing::debug!(%error, "cannot write a footer; it is made again when it is needed");
+/// Does what the writer should not wait for.
+struct Keeper<S: Storage> {
+    shared: Arc<Shared<S>>,
+    made: Made<S>,
+    hurry: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S: Storage> Keeper<S> {
+    fn run(&self, jobs: &mpsc::Receiver<HouseJob>) {
+        for job in jobs {
+            match job {
+                HouseJob::Spare { name, bytes } => self.make_spare(&name, bytes),
+                HouseJob::Footer(segment) => {
+                    if let Err(error) = self.shared.segments.write_footer(&segment) {
+                        tracing::debug!(%error, "cannot write a footer; it is made again when it is needed");
+                    }
                 }
             }
         }
+        // A spare that nobody took is of no use to anybody.
+        for spare in lock(&self.made).drain(..).flatten() {
+            let _ = self.shared.segments.storage().delete(spare.name());
+        }
     }
-    // A spare that nobody took is of no use to anybody.
-    for spare in lock(made).drain(..).flatten() {
-        let _ = shared.segments.storage().delete(spare.name());
+
+    fn make_spare(&self, name: &str, bytes: u64) {
+        let closing = || self.shared.inbox.is_closing();
+        let mut pace = Pace {
+            hurry: &self.hurry,
+            clock: &*self.clock,
+            began: None,
+        };
+        let mut next_piece = || (!closing()).then(|| pace.next_piece());
+        let storage = &**self.shared.segments.storage();
+        let spare = make_spare(storage, name, bytes, &mut next_piece);
+        if let Err(error) = &spare
+            && !closing()
+        {
+            tracing::warn!(%error, bytes, "cannot prepare space for the log");
+        }
+        let worked = spare.is_ok();
+        lock(&self.made).push(spare);
+        // A failure is not worth waking for: it would be asked for again at once.
+        if worked {
+            self.shared.inbox.nudge();
+        }
     }
 }
 
