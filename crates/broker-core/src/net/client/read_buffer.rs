@@ -33,19 +33,24 @@ thread_local! {
 
 /// The last used block that is free, or nearly, or a new one.
 fn take_block() -> BytesMut {
-    let kept = SPARES.with_borrow_mut(|spares| {
+    // There are none any more when a runtime is dropped with its thread.
+    let kept = SPARES.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
         let free = spares.iter_mut().rposition(|spare| {
             spare.try_reclaim(BLOCK_BYTES) || spare.capacity() >= REST_BYTES_MIN
         })?;
         Some(spares.remove(free))
     });
-    kept.unwrap_or_else(|| BytesMut::with_capacity(BLOCK_BYTES))
+    kept.ok()
+        .flatten()
+        .unwrap_or_else(|| BytesMut::with_capacity(BLOCK_BYTES))
 }
 
 /// Keeps a block for later reads. When there are enough, the oldest goes: it is cold, or its readers are slow.
 fn give_block(mut block: BytesMut) {
     block.clear();
-    SPARES.with_borrow_mut(|spares| {
+    let _kept = SPARES.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
         if spares.len() >= SPARES_MAX {
             spares.remove(0);
         }
