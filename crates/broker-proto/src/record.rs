@@ -31,6 +31,9 @@ pub const RECORD_FIXED_BYTES: usize = 36;
 /// Bytes of a record up to and with its length field.
 pub const RECORD_LENGTH_END: usize = 16;
 
+/// Bytes of the checksum that a record begins with and that does not cover itself.
+const CRC_BYTES: usize = 4;
+
 /// Kind of a message.
 pub const KIND_MESSAGE: u16 = 1;
 
@@ -98,7 +101,7 @@ impl RecordHead {
     /// The checksum that a record with this fixed part and `head` must have.
     #[must_use]
     pub fn compute_crc(&self, head: &[u8]) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(self.to_bytes().split_at(4).1), head)
+        crc32c::crc32c_append(crc32c::crc32c(self.to_bytes().split_at(CRC_BYTES).1), head)
     }
 
     /// Length of the whole record in bytes.
@@ -392,7 +395,11 @@ pub fn next_record(bytes: &[u8]) -> Result<Option<(Record<'_>, &[u8])>, RecordEr
         .split_at_checked(fixed.head_bytes.into())
         .ok_or(short)?;
     let (payload, rest) = rest.split_at_checked(payload_len).ok_or(short)?;
-    let found = crc32c::crc32c_append(crc32c::crc32c(start.split_at(4).1), head);
+    // In one call: each has a start and an end that are not aligned, where it goes byte by byte.
+    let covered = bytes
+        .get(CRC_BYTES..RECORD_FIXED_BYTES + head.len())
+        .ok_or(short)?;
+    let found = crc32c::crc32c(covered);
     if found != fixed.crc {
         return Err(RecordError::Checksum {
             found,

@@ -40,7 +40,7 @@ const PULL_COST: usize = 64;
 const SHARE_MIN: usize = 8 << 10;
 
 /// Bytes of records that are read ahead from the disk at a time. Each read costs a hand-over to another thread and back, an
-/// opened file and a batch's table: with 64 KiB, as much as one turn delivers, that took half of the time of a replay.
+/// opened file and a batch's table: with 64 KiB, about as much as one turn delivers, that took half of the time of a replay.
 const READ_AHEAD_BYTES: usize = 256 << 10;
 
 /// Most messages in one deliver frame; small enough for any receiver to count.

@@ -35,7 +35,7 @@ pub struct Terms {
     pub subscriptions_max: usize,
     /// Most requests of one connection without an answer. Default 1024.
     pub requests_max: usize,
-    /// Bytes of deliveries after which acks and all else get their turn. Default 64 KiB.
+    /// Bytes of deliveries after which acks and all else get their turn. Default 60 KiB.
     pub turn_bytes: usize,
     /// Bytes waiting to be written above which nothing is read from the peer. Default 256 KiB.
     pub outbox_bytes_max: usize,

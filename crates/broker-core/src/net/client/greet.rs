@@ -20,7 +20,7 @@ use super::state::ServerInfo;
 /// Highest feature level that this client understands.
 const FEATURE_LEVEL: u32 = 1;
 /// Bytes that the read buffer has room for.
-pub(super) const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// A stream over which a broker has welcomed the client.
 pub(super) struct Greeted {

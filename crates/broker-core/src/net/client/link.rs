@@ -19,23 +19,22 @@ use broker_proto::limits::{
 use broker_proto::{
     Ack, Decoder, ErrorCode, Frame, Goodbye, Kind, Ping, Pong, Position, Refused, Seq,
 };
-use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::batch::Stored;
 use super::connector::BoxStream;
 use super::error::{Error, ErrorKind, Result};
-use super::greet::{Greeted, READ_BYTES};
+use super::greet::Greeted;
 use super::outbox::Outbox;
+use super::read_buffer::{BLOCK_BYTES, ReadBuffer};
 use super::sends::{Next, Range, Refusal};
 use super::shared::{Core, Shared};
 use super::stall::ASK_AFTER;
 
-/// Reads of one turn, so that a fast broker does not keep the task from writing.
-const READS_MAX: usize = 16;
-/// Room below which the read buffer is renewed.
-const READ_SPARE_MIN: usize = 16 << 10;
+/// Bytes of one turn, so that readers look at what came while it is in the processor's cache, and a fast broker does not
+/// keep the task from writing.
+const TURN_READ_BYTES: usize = BLOCK_BYTES;
 /// Silence after which a broker is asked whether it is there when nothing is waited for; otherwise it is [`ASK_AFTER`].
 const PING_AFTER: Duration = Duration::from_secs(PING_AFTER_SECS);
 /// Silence after a ping that ends an idle connection.
@@ -80,7 +79,7 @@ pub(super) struct Link<'a> {
     shared: &'a Shared,
     stream: BoxStream,
     decoder: Decoder,
-    read: BytesMut,
+    read: ReadBuffer,
     outbox: Outbox,
     /// Whether there are messages among what is being written.
     publishes: bool,
@@ -110,7 +109,7 @@ impl<'a> Link<'a> {
             shared,
             stream: greeted.stream,
             decoder: greeted.decoder,
-            read: greeted.read,
+            read: ReadBuffer::new(greeted.read),
             outbox: Outbox::default(),
             publishes: false,
             timer: Box::pin(sleep_until(now + PING_AFTER)),
@@ -185,27 +184,24 @@ impl<'a> Link<'a> {
     /// Reads and takes apart what has come; true when the broker has ended a connection that was to end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool> {
         self.pongs = 0;
-        for _ in 0..READS_MAX {
-            // From the front again when nobody holds what was read: that memory is in the processor's cache.
-            let wanted = READ_BYTES.saturating_sub(self.read.len());
-            if !self.read.try_reclaim(wanted.max(READ_SPARE_MIN))
-                && self.read.capacity() - self.read.len() < READ_SPARE_MIN
-            {
-                self.read.reserve(READ_BYTES);
-            }
-            let polled = pin!(self.stream.read_buf(&mut self.read)).poll(cx);
+        let mut bytes = 0;
+        while bytes < TURN_READ_BYTES {
+            self.read.make_room();
+            let polled = pin!(self.stream.read_buf(self.read.bytes())).poll(cx);
             let Poll::Ready(read) = polled else {
+                self.read.tidy();
                 return Ok(false);
             };
             match read {
                 Ok(0) if self.goodbye.is_some() => return Ok(true),
                 Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
+                Ok(read) => bytes += read,
                 Err(error) => return Err(self.lost(error)),
             }
             self.last_read = Instant::now();
             self.pinged = None;
             self.take_frames()?;
+            self.read.tidy();
         }
         cx.waker().wake_by_ref();
         Ok(false)
@@ -229,14 +225,14 @@ impl<'a> Link<'a> {
         };
         while let Some(frame) = self
             .decoder
-            .decode(&mut self.read, FRAME_BYTES_MAX)
+            .take(self.read.bytes(), FRAME_BYTES_MAX)
             .map_err(bad)?
         {
             self.note_news(&frame);
             self.take_frame(frame)?;
         }
         // A large answer over a slow line comes in pieces; they are what is waited for.
-        let begun = self.read.get(LENGTH_FIELD_BYTES).copied();
+        let begun = self.read.bytes().get(LENGTH_FIELD_BYTES).copied();
         if begun.and_then(Kind::new).is_some_and(is_answer) {
             self.shared.core().requests_moved(self.last_read);
         }

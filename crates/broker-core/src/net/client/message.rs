@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// A stored message. Its bytes are shared with the frame it came in, so cloning is cheap.
 ///
-/// Sharing means that a small message kept for long keeps a read buffer of up to 64 KiB alive. Who collects few messages
+/// Sharing means that a small message kept for long keeps a read buffer of up to 128 KiB alive. Who collects few messages
 /// out of many copies what is to stay: `Bytes::copy_from_slice(&message.payload)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -27,6 +27,7 @@ mod heads;
 mod link;
 mod message;
 mod outbox;
+mod read_buffer;
 mod requests;
 mod retry;
 mod room;
