@@ -191,7 +191,8 @@ fn what_lies_behind_the_proven_part_is_never_damage() {
         if cut % 2 == 0 {
             torn[cut..].fill(0);
         } else {
-            torn[..cut].fill(0xee);
+            // Other bytes than before, whatever those were.
+            torn[..cut].iter_mut().for_each(|byte| *byte = !*byte);
         }
         file.write_at(durable, &torn).unwrap();
         let found = findings(&disk);
