@@ -124,6 +124,7 @@ impl Listener for TcpDoor {
         let (stream, from) = self.listener.accept().await?;
         // Frames are written whole, so waiting for more to send only delays them.
         stream.set_nodelay(true)?;
+        limit_unsent(&stream);
         Ok((stream, Origin::Tcp(from)))
     }
 
@@ -131,6 +132,19 @@ impl Listener for TcpDoor {
         format!("tcp://{}", self.address)
     }
 }
+
+/// Limits what the kernel keeps for a peer beyond what is on its way to it. Without that it grows to a megabyte for each peer that does not
+/// read, out of sight of the process that causes it.
+#[cfg(target_os = "linux")]
+fn limit_unsent(stream: &TcpStream) {
+    const UNSENT_BYTES_MAX: u32 = 128 << 10;
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+        tracing::debug!(%error, "cannot limit what the kernel keeps for a peer");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_unsent(_: &TcpStream) {}
 
 /// The store's Unix socket. Only the holder of the store's lock may bind it.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Slow readers, credit, and two sides that both write.
 
 use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::{fs, net::SocketAddr};
 
 use broker_core::net::ServerConfig;
 use broker_proto::{Frame, Ping, StartAt, decode};
@@ -26,6 +28,42 @@ async fn a_reader_that_takes_nothing_costs_the_others_nothing_and_misses_nothing
         bob.publish("ops", &[&payload; 16]).await;
         fast.hear_messages(n * 16 + 1, 16).await;
     }
+    slow.hear_messages(1, 40 * 16).await;
+}
+
+/// Bytes that the kernel holds for the peer at `to` in the socket at `from`.
+#[cfg(target_os = "linux")]
+fn held_by_the_kernel(from: SocketAddr, to: SocketAddr) -> usize {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            let ip = u32::from_ne_bytes(address.ip().octets());
+            format!("{ip:08X}:{:04X}", address.port())
+        }
+        SocketAddr::V6(_) => panic!("the test uses IPv4"),
+    };
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let wanted = format!("{} {} ", hex(from), hex(to));
+    let socket = sockets.lines().find(|line| line.contains(&wanted)).unwrap();
+    let queues = socket.split_whitespace().nth(4).unwrap();
+    usize::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_that_takes_nothing_holds_little_of_the_kernels_memory() {
+    let (_server, address) = serving(ServerConfig::default());
+    let mut slow = Peer::welcomed(address, "slow").await;
+    slow.subscribe(1, "ops", StartAt::START, ALL).await;
+    let at = slow.io.local_addr().unwrap();
+    let mut bob = Peer::welcomed(address, "bob").await;
+    let payload = vec![b'x'; 32 << 10];
+    let mut held = 0;
+    for _ in 0..40 {
+        bob.publish("ops", &[&payload; 16]).await;
+        held = held_by_the_kernel(address, at);
+        assert!(held <= 512 << 10, "{held} bytes");
+    }
+    assert!(held >= 64 << 10, "nothing is held back: {held} bytes");
     slow.hear_messages(1, 40 * 16).await;
 }
 
