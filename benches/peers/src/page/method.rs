@@ -48,7 +48,8 @@ pub(super) fn introduction(page: &mut String, data: &Data) -> Result<()> {
         page,
         "# Benchmarks: the broker beside its peers\n\n\
          One load generator, the same work, one machine, in turns; written by `broker-peers` ([how to run it](../benches/peers/README.md)). \
-         Figures of other machines differ; ratios say more, and even they are of this machine. What ours loses is here too.\n"
+         Figures of other machines differ; ratios say more, and even they are of this machine. What ours loses is here too. \
+         How our costs grow with history, rooms and readers is in [growth.md](growth.md).\n"
     )?;
     let mut machines: Vec<_> = Vec::new();
     for session in &data.sessions {
