@@ -8,6 +8,7 @@ pub mod damage;
 mod error;
 mod index;
 pub mod inspect;
+mod open_files;
 pub mod position;
 pub(crate) mod reader;
 pub(crate) mod recovery;

@@ -210,7 +210,8 @@ fn read_segments<S: Storage>(
         return Ok(collected.into_reply(reply));
     };
     loop {
-        let more = read_segment(segments, &segment, wanted, &mut collected)?;
+        let more = read_segment(segments, &segment, wanted, &mut collected)
+            .inspect_err(|_| segments.files().close(segment.header.name))?;
         if !more || collected.next > wanted.head {
             break;
         }
@@ -303,7 +304,7 @@ fn read_segment<S: Storage>(
         }
         let held = match window.take() {
             Some(held) => held,
-            None => open(segments, segment, wanted)?,
+            None => open(segments, segment, wanted, limit)?,
         };
         // Look beyond the next entry, so that dense rooms are read in long strides.
         let stop = next.map_or(limit, |next| next.max(start.plus(READ_AHEAD as u64)));
@@ -320,10 +321,12 @@ fn open<S: Storage>(
     segments: &Segments<S>,
     segment: &Segment,
     wanted: &Wanted,
+    limit: LogPosition,
 ) -> io::Result<Window<S::File>> {
-    let file = segments.storage().open_read(&segment.header.name.file())?;
+    let name = segment.header.name;
+    let file = segments.files().get(segments.storage(), name)?;
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
-    Ok(Window::new(file, segment.header.clone(), ahead).sparse())
+    Ok(Window::shared(file, segment.header.clone(), ahead, limit).sparse())
 }
 
 /// Collects from the batches of a scanner; says whether there is room for more.
@@ -536,7 +539,7 @@ pub(crate) fn find_time<S: Storage>(
     let mut from = entry.at;
     loop {
         let limit = segment.end().unwrap_or(wanted.durable).min(wanted.durable);
-        let mut scanner = Scanner::new(open(segments, &segment, wanted)?, from, limit);
+        let mut scanner = Scanner::new(open(segments, &segment, wanted, limit)?, from, limit);
         loop {
             match scanner.step()? {
                 // Times never differ within a batch, and only a later batch raises the maximum.

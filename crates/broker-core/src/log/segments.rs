@@ -12,6 +12,7 @@ use broker_proto::Micros;
 use super::batch::{BatchHead, BatchRun, Table};
 use super::damage::{DamageLog, FoundBy, Place};
 use super::index::{IndexBuilder, SegmentIndex};
+use super::open_files::OpenFiles;
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
 use super::segment::{SegmentHeader, SegmentId};
@@ -45,6 +46,7 @@ impl Segment {
 #[derive(Debug)]
 pub(crate) struct Segments<S: Storage> {
     storage: Arc<S>,
+    files: OpenFiles<S>,
     list: RwLock<Vec<Arc<Segment>>>,
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
@@ -90,6 +92,7 @@ impl<S: Storage> Segments<S> {
         });
         Self {
             storage,
+            files: OpenFiles::new(),
             list: RwLock::new(list.collect()),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
@@ -118,6 +121,11 @@ impl<S: Storage> Segments<S> {
 
     pub(crate) fn storage(&self) -> &Arc<S> {
         &self.storage
+    }
+
+    /// The files that are read from.
+    pub(crate) fn files(&self) -> &OpenFiles<S> {
+        &self.files
     }
 
     pub(crate) fn len(&self) -> usize {

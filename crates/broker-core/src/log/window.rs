@@ -25,6 +25,8 @@ pub(crate) struct Window<F> {
     beside_at: LogPosition,
     /// The length of the file when it was asked for last.
     file_bytes: u64,
+    /// Where reading ends, if the length of the file need not be asked for.
+    limit: Option<u64>,
 }
 
 /// What is read beside the window, at least.
@@ -32,9 +34,27 @@ const BESIDE_BYTES: usize = 4 << 10;
 
 impl<F: StorageFile> Window<F> {
     pub(crate) fn new(file: F, header: SegmentHeader, ahead: usize) -> Self {
+        Self::of(Arc::new(file), header, ahead)
+    }
+
+    /// On a file that others read as well, of which nothing behind `limit` is asked for.
+    pub(crate) fn shared(
+        file: Arc<F>,
+        header: SegmentHeader,
+        ahead: usize,
+        limit: LogPosition,
+    ) -> Self {
+        let end = header.offset_of(limit);
+        Self {
+            limit: Some(end),
+            ..Self::of(file, header, ahead)
+        }
+    }
+
+    fn of(file: Arc<F>, header: SegmentHeader, ahead: usize) -> Self {
         let held_at = header.base;
         Self {
-            file: Arc::new(file),
+            file,
             header,
             ahead,
             held: Bytes::new(),
@@ -43,6 +63,7 @@ impl<F: StorageFile> Window<F> {
             beside: Bytes::new(),
             beside_at: held_at,
             file_bytes: 0,
+            limit: None,
         }
     }
 
@@ -65,6 +86,7 @@ impl<F: StorageFile> Window<F> {
             beside: Bytes::new(),
             beside_at: self.header.base,
             file_bytes: self.file_bytes,
+            limit: self.limit,
         }
     }
 
@@ -130,14 +152,22 @@ impl<F: StorageFile> Window<F> {
         Ok(())
     }
 
-    /// Reads into the memory of `used` when nobody shares it any more.
-    fn read(&mut self, at: LogPosition, len: usize, used: Bytes) -> io::Result<Bytes> {
-        let offset = self.header.offset_of(at);
+    /// Where a read of so many bytes has to end at the latest.
+    fn end(&mut self, offset: u64, len: usize) -> io::Result<u64> {
+        if let Some(limit) = self.limit {
+            return Ok(limit);
+        }
         if offset.saturating_add(len as u64) > self.file_bytes {
             self.file_bytes = self.file.len()?;
         }
+        Ok(self.file_bytes)
+    }
+
+    /// Reads into the memory of `used` when nobody shares it any more.
+    fn read(&mut self, at: LogPosition, len: usize, used: Bytes) -> io::Result<Bytes> {
+        let offset = self.header.offset_of(at);
         // Not more than there is: most segments of small stores are far shorter than what is read ahead.
-        let rest = self.file_bytes.saturating_sub(offset);
+        let rest = self.end(offset, len)?.saturating_sub(offset);
         let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
         let mut buf = match used.try_into_mut() {
             Ok(buf) => buf,
