@@ -1,6 +1,7 @@
 //! The durable queue: one log for all rooms, on a directory of segment files.
 
 pub mod batch;
+mod blocks;
 pub(crate) mod builder;
 mod bytes;
 pub(crate) mod check;

@@ -326,7 +326,8 @@ fn open<S: Storage>(
     let name = segment.header.name;
     let file = segments.files().get(segments.storage(), name)?;
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
-    Ok(Window::shared(file, segment.header.clone(), ahead, limit).sparse())
+    let window = Window::shared(file, segment.header.clone(), ahead, limit);
+    Ok(window.into_blocks(segments.blocks()).sparse())
 }
 
 /// Collects from the batches of a scanner; says whether there is room for more.

@@ -10,6 +10,7 @@ use std::io;
 use broker_proto::Micros;
 
 use super::batch::{BatchHead, BatchRun, Table};
+use super::blocks::Blocks;
 use super::damage::{DamageLog, FoundBy, Place};
 use super::index::{IndexBuilder, SegmentIndex};
 use super::open_files::OpenFiles;
@@ -47,6 +48,7 @@ impl Segment {
 pub(crate) struct Segments<S: Storage> {
     storage: Arc<S>,
     files: OpenFiles<S>,
+    blocks: Blocks,
     list: RwLock<Vec<Arc<Segment>>>,
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
@@ -93,6 +95,7 @@ impl<S: Storage> Segments<S> {
         Self {
             storage,
             files: OpenFiles::new(),
+            blocks: Blocks::default(),
             list: RwLock::new(list.collect()),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
@@ -126,6 +129,11 @@ impl<S: Storage> Segments<S> {
     /// The files that are read from.
     pub(crate) fn files(&self) -> &OpenFiles<S> {
         &self.files
+    }
+
+    /// The memory that is read into.
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     pub(crate) fn len(&self) -> usize {

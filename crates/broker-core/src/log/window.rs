@@ -5,6 +5,7 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
+use super::blocks::Blocks;
 use super::position::LogPosition;
 use super::segment::SegmentHeader;
 use super::storage::StorageFile;
@@ -27,6 +28,8 @@ pub(crate) struct Window<F> {
     file_bytes: u64,
     /// Where reading ends, if the length of the file need not be asked for.
     limit: Option<u64>,
+    /// Where to take memory from that is worth sharing.
+    blocks: Option<Blocks>,
 }
 
 /// What is read beside the window, at least.
@@ -64,7 +67,14 @@ impl<F: StorageFile> Window<F> {
             beside_at: held_at,
             file_bytes: 0,
             limit: None,
+            blocks: None,
         }
+    }
+
+    /// Has it read into blocks that others have used before.
+    pub(crate) fn into_blocks(mut self, blocks: &Blocks) -> Self {
+        self.blocks = Some(blocks.clone());
+        self
     }
 
     /// Has [`Self::bytes`] read nothing ahead: for who takes a part out of large batches, whose head, table and records lie far
@@ -87,6 +97,7 @@ impl<F: StorageFile> Window<F> {
             beside_at: self.header.base,
             file_bytes: self.file_bytes,
             limit: self.limit,
+            blocks: self.blocks.clone(),
         }
     }
 
@@ -169,10 +180,25 @@ impl<F: StorageFile> Window<F> {
         // Not more than there is: most segments of small stores are far shorter than what is read ahead.
         let rest = self.end(offset, len)?.saturating_sub(offset);
         let len = len.min(usize::try_from(rest).unwrap_or(usize::MAX));
-        let mut buf = match used.try_into_mut() {
+        if let Some(blocks) = &self.blocks {
+            // Back first: it may be the one that is taken.
+            drop(used);
+            return match blocks.take(len) {
+                Some(mut block) => {
+                    let read = self.file.read_at(offset, block.as_mut())?;
+                    Ok(block.freeze(read))
+                }
+                None => self.read_anew(offset, len, BytesMut::new()),
+            };
+        }
+        let buf = match used.try_into_mut() {
             Ok(buf) => buf,
             Err(_) => BytesMut::new(),
         };
+        self.read_anew(offset, len, buf)
+    }
+
+    fn read_anew(&self, offset: u64, len: usize, mut buf: BytesMut) -> io::Result<Bytes> {
         buf.resize(len, 0);
         let read = self.file.read_at(offset, &mut buf)?;
         buf.truncate(read);
