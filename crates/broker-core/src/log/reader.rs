@@ -233,6 +233,9 @@ fn find_segment<S: Storage>(
     segments: &Segments<S>,
     wanted: &Wanted,
 ) -> io::Result<Option<Arc<Segment>>> {
+    if let Some(segment) = hinted_segment(segments, wanted)? {
+        return Ok(Some(segment));
+    }
     let mut at = segments.holding(wanted.last_at);
     let mut earliest = None;
     while let Some(segment) = at {
@@ -260,6 +263,27 @@ fn find_segment<S: Storage>(
         };
     }
     Ok(earliest)
+}
+
+/// The segment that the hint leads to, when its index says that the first wanted message is there: whoever reads on would
+/// otherwise walk back through all segments for every read.
+fn hinted_segment<S: Storage>(
+    segments: &Segments<S>,
+    wanted: &Wanted,
+) -> io::Result<Option<Arc<Segment>>> {
+    if wanted.hint == Hint::default() {
+        return Ok(None);
+    }
+    let Some(segment) = segments.holding(LogPosition::new(wanted.hint.0)) else {
+        return Ok(None);
+    };
+    let is_there = {
+        let index = segments.index(&segment)?;
+        index
+            .room(wanted.room)
+            .is_some_and(|room| (room.first_seq()..=room.last_seq).contains(&wanted.from))
+    };
+    Ok(is_there.then_some(segment))
 }
 
 /// Collects from one segment; says whether there is room for more.
