@@ -102,11 +102,17 @@ mod tests {
         // It is still read from, so this is another one.
         let other = blocks.take(20_000).unwrap();
         assert_ne!(other.as_ref().as_ptr(), place);
-        assert_eq!((part.len(), part.iter().all(|byte| *byte == 7)), (5000, true));
+        assert_eq!(
+            (part.len(), part.iter().all(|byte| *byte == 7)),
+            (5000, true)
+        );
         drop(other);
         drop(part);
         let again = blocks.take(60_000).unwrap();
-        assert_eq!((again.as_ref().as_ptr(), again.as_ref().len()), (place, 60_000));
+        assert_eq!(
+            (again.as_ref().as_ptr(), again.as_ref().len()),
+            (place, 60_000)
+        );
     }
 
     #[test]

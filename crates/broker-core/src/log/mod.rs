@@ -9,6 +9,7 @@ pub mod damage;
 mod error;
 mod index;
 pub mod inspect;
+mod layouts;
 mod open_files;
 pub mod position;
 pub(crate) mod reader;

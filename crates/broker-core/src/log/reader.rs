@@ -9,12 +9,13 @@ use std::io;
 use broker_proto::{Micros, RoomId, Seq, SkipRange, SkipReason};
 use bytes::Bytes;
 
-use super::batch::BatchRun;
 use super::check::batch_damage;
 use super::damage::{DamagePart, FoundBy, Place};
+use super::layouts::RunLayout;
 use super::position::LogPosition;
-use super::scan::{BatchView, Scanner, Step};
-use super::segments::{Segment, Segments};
+use super::scan::{Scanner, Step};
+use super::segment::SegmentName;
+use super::segments::{IndexView, Segment, Segments};
 use super::state_record::RawRecord;
 use super::storage::{Storage, StorageFile};
 use super::tail::{Tail, TailRun};
@@ -41,6 +42,9 @@ pub(crate) struct Wanted {
     pub(crate) hint: Hint,
     /// Everything before is durable: nothing beyond is read.
     pub(crate) durable: LogPosition,
+    /// Whether only what is in memory is read, and nothing that is damaged: all else is an error of the kind
+    /// [`io::ErrorKind::WouldBlock`].
+    pub(crate) at_once: bool,
 }
 
 /// Collects records until there are enough.
@@ -52,6 +56,8 @@ struct Collected {
     records: Vec<Bytes>,
     skip: Option<SkipRange>,
     hint: Hint,
+    /// Whether the disk was waited for.
+    waited: bool,
 }
 
 impl Collected {
@@ -64,6 +70,7 @@ impl Collected {
             records: Vec::new(),
             skip: None,
             hint: wanted.hint,
+            waited: false,
         }
     }
 
@@ -71,36 +78,13 @@ impl Collected {
         self.count_left == 0 || (self.count > 0 && self.bytes_left == 0)
     }
 
-    /// Takes whole records from the front of a run that begins with seq `first`, after passing over
-    /// those before `next`. Says whether there is room for more.
-    fn take(&mut self, first: Seq, records: &Bytes) -> bool {
-        let mut at = 0;
-        let mut seq = first;
-        while seq < self.next {
-            let Some(len) = record_len(records, at) else {
-                return true;
-            };
-            at += len;
-            seq = Seq::new(seq.get() + 1);
-        }
-        let start = at;
-        let mut full = false;
-        while let Some(len) = record_len(records, at) {
-            // One whole message always fits, however large it is.
-            if self.count_left == 0 || (len > self.bytes_left && self.count > 0) {
-                full = true;
-                break;
-            }
-            at += len;
-            self.count += 1;
-            self.count_left -= 1;
-            self.bytes_left = self.bytes_left.saturating_sub(len);
-            self.next = Seq::new(self.next.get() + 1);
-        }
-        if at > start {
-            self.records.push(records.slice(start..at));
-        }
-        !full && !self.is_full()
+    /// Takes the next records.
+    fn push(&mut self, count: u32, records: Bytes) {
+        self.count += count;
+        self.count_left = self.count_left.saturating_sub(count);
+        self.bytes_left = self.bytes_left.saturating_sub(records.len());
+        self.next = Seq::new(self.next.get() + u64::from(count));
+        self.records.push(records);
     }
 
     /// Takes records from a cached run, after passing over those before `next`. Says whether there is
@@ -114,12 +98,8 @@ impl Collected {
             // One whole message always fits, however large it is.
             self.count == 0,
         );
-        self.bytes_left = self.bytes_left.saturating_sub(records.len());
-        self.count += count;
-        self.count_left = self.count_left.saturating_sub(count);
-        self.next = Seq::new(self.next.get() + u64::from(count));
         if count > 0 {
-            self.records.push(records);
+            self.push(count, records);
         }
         is_rest && !self.is_full()
     }
@@ -150,13 +130,6 @@ impl Collected {
     }
 }
 
-/// The length of the record at an offset of checked records.
-fn record_len(records: &[u8], at: usize) -> Option<usize> {
-    let length: &[u8; 4] = records.get(at.checked_add(12)?..)?.first_chunk()?;
-    let len = 16 + u32::from_le_bytes(*length) as usize;
-    (at + len <= records.len()).then_some(len)
-}
-
 /// Reads from the cached batches; `None` when the first wanted message is not among them.
 pub(crate) fn read_tail(tail: &Tail, wanted: &Wanted, reply: ReadReply) -> Option<ReadReply> {
     let from = tail.find(wanted.room, wanted.from, wanted.last_at)?;
@@ -177,7 +150,22 @@ pub(crate) fn read_tail(tail: &Tail, wanted: &Wanted, reply: ReadReply) -> Optio
     (collected.count > 0).then(|| collected.into_reply(reply))
 }
 
-/// Reads from the disk.
+/// Reads what of the disk is in memory, without waiting; `None` when not all of it is, or when any of it is damaged:
+/// [`read_disk`] looks closer then.
+pub(crate) fn read_cached<S: Storage>(
+    segments: &Segments<S>,
+    wanted: &Wanted,
+    reply: ReadReply,
+) -> Option<ReadReply> {
+    let wanted = Wanted {
+        at_once: true,
+        ..*wanted
+    };
+    let (found, _) = read_segments(segments, &wanted, reply).ok()?;
+    (found.skip.is_none() && found.count > 0).then_some(found)
+}
+
+/// Reads from the disk; says also whether the disk was waited for.
 ///
 /// # Errors
 /// Those of the disk; damage is not an error but a skip.
@@ -185,9 +173,9 @@ pub(crate) fn read_disk<S: Storage>(
     segments: &Segments<S>,
     wanted: &Wanted,
     reply: ReadReply,
-) -> io::Result<ReadReply> {
+) -> io::Result<(ReadReply, bool)> {
     let found = read_segments(segments, wanted, reply.clone())?;
-    if found.skip.is_none() || wanted.hint == Hint::default() {
+    if found.0.skip.is_none() || wanted.hint == Hint::default() {
         return Ok(found);
     }
     // Nobody vouches for a hint: one that leads behind what is wanted makes whole messages look
@@ -203,15 +191,19 @@ fn read_segments<S: Storage>(
     segments: &Segments<S>,
     wanted: &Wanted,
     reply: ReadReply,
-) -> io::Result<ReadReply> {
+) -> io::Result<(ReadReply, bool)> {
     let mut collected = Collected::new(wanted);
     let Some(mut segment) = find_segment(segments, wanted)? else {
         collected.miss(wanted.head);
-        return Ok(collected.into_reply(reply));
+        return Ok((collected.into_reply(reply), true));
     };
     loop {
-        let more = read_segment(segments, &segment, wanted, &mut collected)
-            .inspect_err(|_| segments.files().close(segment.header.name))?;
+        let more =
+            read_segment(segments, &segment, wanted, &mut collected).inspect_err(|error| {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    segments.files().close(segment.header.name);
+                }
+            })?;
         if !more || collected.next > wanted.head {
             break;
         }
@@ -224,7 +216,8 @@ fn read_segments<S: Storage>(
             }
         }
     }
-    Ok(collected.into_reply(reply))
+    let waited = collected.waited;
+    Ok((collected.into_reply(reply), waited))
 }
 
 /// The segment in which to look for the first wanted message: the last one whose messages of the
@@ -240,7 +233,7 @@ fn find_segment<S: Storage>(
     let mut earliest = None;
     while let Some(segment) = at {
         let (found, previous) = {
-            let index = segments.index(&segment)?;
+            let index = index(segments, &segment, wanted)?;
             match index.room(wanted.room) {
                 Some(room) => (room.first_seq() <= wanted.from, Some(room.previous)),
                 None => (false, None),
@@ -278,7 +271,7 @@ fn hinted_segment<S: Storage>(
         return Ok(None);
     };
     let is_there = {
-        let index = segments.index(&segment)?;
+        let index = index(segments, &segment, wanted)?;
         index
             .room(wanted.room)
             .is_some_and(|room| (room.first_seq()..=room.last_seq).contains(&wanted.from))
@@ -298,7 +291,7 @@ fn read_segment<S: Storage>(
     let mut at = segment.header.base;
     loop {
         let (entry, next, last_seq) = {
-            let index = segments.index(segment)?;
+            let index = index(segments, segment, wanted)?;
             let Some(room) = index.room(wanted.room) else {
                 return Ok(true);
             };
@@ -333,12 +326,26 @@ fn read_segment<S: Storage>(
         // Look beyond the next entry, so that dense rooms are read in long strides.
         let stop = next.map_or(limit, |next| next.max(start.plus(READ_AHEAD as u64)));
         let mut scanner = Scanner::new(held, start, limit).stop_at(stop);
-        if !read_batches(segments, segment, &mut scanner, wanted, collected)? {
+        let more = read_batches(segments, segment, &mut scanner, wanted, collected)?;
+        collected.waited |= scanner.window.has_waited();
+        if !more {
             return Ok(false);
         }
         at = scanner.at();
         window = Some(scanner.window);
     }
+}
+
+fn index<'a, S: Storage>(
+    segments: &'a Segments<S>,
+    segment: &Arc<Segment>,
+    wanted: &Wanted,
+) -> io::Result<IndexView<'a>> {
+    if wanted.at_once {
+        let index = segments.index_in_memory(segment);
+        return index.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    }
+    segments.index(segment)
 }
 
 fn open<S: Storage>(
@@ -348,10 +355,20 @@ fn open<S: Storage>(
     limit: LogPosition,
 ) -> io::Result<Window<S::File>> {
     let name = segment.header.name;
-    let file = segments.files().get(segments.storage(), name)?;
+    let file = if wanted.at_once {
+        let file = segments.files().find(name);
+        file.ok_or(io::ErrorKind::WouldBlock)?
+    } else {
+        segments.files().get(segments.storage(), name)?
+    };
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
     let window = Window::shared(file, segment.header.clone(), ahead, limit);
-    Ok(window.into_blocks(segments.blocks()).sparse())
+    let window = window.into_blocks(segments.blocks()).sparse();
+    Ok(if wanted.at_once {
+        window.at_once()
+    } else {
+        window
+    })
 }
 
 /// Collects from the batches of a scanner; says whether there is room for more.
@@ -362,51 +379,39 @@ fn read_batches<S: Storage>(
     wanted: &Wanted,
     collected: &mut Collected,
 ) -> io::Result<bool> {
-    // A hint may lead into the middle of a batch, and what lies there is no damage.
-    let is_sure = wanted.hint == Hint::default();
+    let name = segment.header.name;
     loop {
-        let view = match scanner.step()? {
-            Step::Batch(view) => view,
-            // Whatever was lost there shows as a gap before the next message.
-            Step::Lost { from, upto } => {
-                if is_sure {
-                    let place = Place::new(&segment.header, from, upto, DamagePart::Batch);
-                    segments.damage().note(place, FoundBy::Reader);
-                }
-                continue;
+        let layout = match known_run(segments, name, scanner, wanted) {
+            Some(layout) => {
+                scanner.pass(layout.end);
+                layout
             }
-            Step::End => return Ok(true),
+            None => match next_run(segments, segment, scanner, wanted)? {
+                Found::Run(layout) => layout,
+                Found::Nothing => continue,
+                Found::End => return Ok(true),
+            },
         };
-        if view.damaged && is_sure {
-            for place in batch_damage(&segment.header, &view) {
-                segments.damage().note(place, FoundBy::Reader);
-            }
-        }
-        let Some(run) = view.run(wanted.room) else {
-            continue;
-        };
-        if run.last_seq() < collected.next {
+        let last_seq = layout.run.last_seq();
+        if last_seq < collected.next {
             continue;
         }
         let mut more;
         loop {
             let before = collected.next;
-            more = read_run(
-                segments,
-                segment,
-                &mut scanner.window,
-                &view,
-                &run,
-                collected,
-            )?;
+            more = read_run(segments, segment, &mut scanner.window, &layout, collected)?;
             // Behind a damaged record its neighbours are still to be read.
-            let is_done = collected.next > run.last_seq() || collected.next == before;
+            let is_done = collected.next > last_seq || collected.next == before;
             if !more || is_done {
                 break;
             }
         }
-        if collected.next > run.last_seq() {
-            collected.hint = Hint(view.head.position.plus(u64::from(view.head.length)).get());
+        if collected.next > last_seq {
+            collected.hint = Hint(layout.end.get());
+        } else {
+            // The next read goes on in this batch.
+            collected.hint = Hint(layout.at.get());
+            segments.layouts().keep(name, layout);
         }
         if !more || collected.next > wanted.head {
             return Ok(false);
@@ -414,80 +419,130 @@ fn read_batches<S: Storage>(
     }
 }
 
+/// The layout of the next batch, when an earlier read has left it.
+fn known_run<S: Storage>(
+    segments: &Segments<S>,
+    name: SegmentName,
+    scanner: &Scanner<S::File>,
+    wanted: &Wanted,
+) -> Option<Arc<RunLayout>> {
+    if scanner.has_found() {
+        // What was saved comes first: it lies before.
+        return None;
+    }
+    segments.layouts().find(name, scanner.at(), wanted.room)
+}
+
+/// What a scanner comes upon next.
+enum Found {
+    Run(Arc<RunLayout>),
+    /// Nothing of this room.
+    Nothing,
+    End,
+}
+
+fn next_run<S: Storage>(
+    segments: &Segments<S>,
+    segment: &Segment,
+    scanner: &mut Scanner<S::File>,
+    wanted: &Wanted,
+) -> io::Result<Found> {
+    // A hint may lead into the middle of a batch, and what lies there is no damage.
+    let is_sure = wanted.hint == Hint::default();
+    let view = match scanner.step()? {
+        Step::Batch(view) => view,
+        // Whatever was lost there shows as a gap before the next message.
+        Step::Lost { from, upto } => {
+            if is_sure {
+                let place = Place::new(&segment.header, from, upto, DamagePart::Batch);
+                segments.damage().note(place, FoundBy::Reader);
+            }
+            return Ok(Found::Nothing);
+        }
+        Step::End => return Ok(Found::End),
+    };
+    if view.damaged && is_sure {
+        for place in batch_damage(&segment.header, &view) {
+            segments.damage().note(place, FoundBy::Reader);
+        }
+    }
+    let run = view.run(wanted.room);
+    Ok(run.map_or(Found::Nothing, |run| {
+        Found::Run(Arc::new(RunLayout::new(&view, run)))
+    }))
+}
+
 /// Collects from one room's records in one batch; says whether there is room for more.
 fn read_run<S: Storage>(
     segments: &Segments<S>,
     segment: &Segment,
     window: &mut Window<S::File>,
-    view: &BatchView,
-    run: &BatchRun,
+    layout: &RunLayout,
     collected: &mut Collected,
 ) -> io::Result<bool> {
+    let run = &layout.run;
     if run.first_seq > collected.next && !collected.miss(Seq::new(run.first_seq.get() - 1)) {
         return Ok(false);
     }
-    let lengths = view.lengths(run);
-    let skip = usize::try_from(collected.next.get() - run.first_seq.get()).unwrap_or(usize::MAX);
-    let before: u64 = lengths.iter().take(skip).map(|len| u64::from(*len)).sum();
-    // Read no more of a large run than can be handed out now.
-    let mut wanted_bytes = 0;
-    for len in lengths.iter().skip(skip) {
-        if wanted_bytes > 0 && wanted_bytes + *len as usize > collected.bytes_left {
-            break;
-        }
-        wanted_bytes += *len as usize;
-    }
-    let at = view.head.position.plus(u64::from(run.offset) + before);
-    let records = window.up_to(at, wanted_bytes)?;
-    let mut place = 0;
-    for (seq, len) in (collected.next.get()..).zip(lengths.iter().skip(skip)) {
-        let len = *len as usize;
-        if place >= wanted_bytes {
-            break;
-        }
-        let intact = records
-            .get(place..place + len)
-            .is_some_and(|bytes| is_intact(bytes, run.room, Seq::new(seq)));
-        if !intact {
-            return bad_record(
-                segments,
-                segment,
-                at.plus(place as u64),
-                len,
-                run.room,
-                &records.slice(..place.min(records.len())),
-                collected,
-            );
-        }
-        place += len;
-    }
     let first = collected.next;
-    Ok(collected.take(first, &unpin(records.slice(..place), window)))
+    let skip = usize::try_from(first.get() - run.first_seq.get()).unwrap_or(usize::MAX);
+    if collected.is_full() {
+        return Ok(false);
+    }
+    // Read no more of a large run than can be handed out now.
+    let mut count = layout.fitting(skip, collected.count_left as usize, collected.bytes_left);
+    let start = layout.start_of(skip);
+    if collected.count > 0 && layout.start_of(skip + count) - start > collected.bytes_left {
+        return Ok(false);
+    }
+    let is_rest = skip + count >= layout.count();
+    let at = layout.at.plus(u64::from(run.offset) + start as u64);
+    let wanted_bytes = layout.start_of(skip + count) - start;
+    // Beyond the rest of a run the next batch begins, and may be wanted as well.
+    let ahead = if is_rest { collected.bytes_left } else { 0 };
+    let records = window.up_to_with(at, wanted_bytes, ahead)?;
+    let (mut place, mut bad) = (0, None);
+    for (index, seq) in (0..count).zip(first.get()..) {
+        let end = layout.start_of(skip + index + 1) - start;
+        let bytes = records.get(place..end);
+        if !bytes.is_some_and(|bytes| is_intact(bytes, run.room, Seq::new(seq))) {
+            bad = Some(end - place);
+            count = index;
+            break;
+        }
+        place = end;
+    }
+    if count > 0 {
+        let intact = unpin(records.slice(..place), window);
+        collected.push(u32::try_from(count).unwrap_or(u32::MAX), intact);
+    }
+    match bad {
+        None => Ok(is_rest && !collected.is_full()),
+        // Hand out what came before it.
+        Some(_) if count > 0 => Ok(false),
+        Some(len) => {
+            window.wait()?;
+            bad_record(segments, segment, at, len, run.room, collected)
+        }
+    }
 }
 
-/// A record did not read as it was written: hand out what came before it, ask the disk itself, and
-/// only then call it damaged.
+/// A record did not read as it was written: ask the disk itself, and only then call it damaged.
 fn bad_record<S: Storage>(
     segments: &Segments<S>,
     segment: &Segment,
     at: LogPosition,
     len: usize,
     room: RoomId,
-    before: &Bytes,
     collected: &mut Collected,
 ) -> io::Result<bool> {
-    if !before.is_empty() {
-        let first = collected.next;
-        collected.take(first, before);
-        return Ok(false);
-    }
     let direct = segments.storage().open(&segment.header.name.file())?;
     let mut bytes = vec![0; len];
     let read = direct.read_at(segment.header.offset_of(at), &mut bytes)?;
     if read == len && is_intact(&bytes, room, collected.next) {
         tracing::warn!(file = segment.header.name.file(), position = %at, "the page cache had a record wrong that is right on the disk");
-        let first = collected.next;
-        return Ok(collected.take(first, &Bytes::from(bytes)));
+        collected.push(1, Bytes::from(bytes));
+        return Ok(!collected.is_full());
     }
     let seq = collected.next;
     let place = Place::new(&segment.header, at, at.plus(len as u64), DamagePart::Record);

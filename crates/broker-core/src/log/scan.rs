@@ -163,6 +163,11 @@ impl<F: StorageFile> Scanner<F> {
         self.at
     }
 
+    /// Goes on behind a batch that is known already.
+    pub(crate) fn pass(&mut self, end: LogPosition) {
+        self.at = end;
+    }
+
     /// Whether more was found already than was told.
     pub(crate) fn has_found(&self) -> bool {
         !self.found.is_empty()
@@ -203,6 +208,7 @@ impl<F: StorageFile> Scanner<F> {
                 damaged: false,
             });
         }
+        self.window.wait()?;
         let records = self.window.up_to(
             head.position.plus(HEAD_BYTES as u64),
             head.table as usize - HEAD_BYTES,
@@ -216,6 +222,7 @@ impl<F: StorageFile> Scanner<F> {
 
     /// Finds the next batch by its marker, and the ones before it by their tables.
     fn salvage(&mut self) -> io::Result<()> {
+        self.window.wait()?;
         let from = self.at;
         let next = next_head(&mut self.window, from, self.limit)?;
         let upto = next.map_or(self.limit, |head| head.position);

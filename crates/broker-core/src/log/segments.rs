@@ -13,6 +13,7 @@ use super::batch::{BatchHead, BatchRun, Table};
 use super::blocks::Blocks;
 use super::damage::{DamageLog, FoundBy, Place};
 use super::index::{IndexBuilder, SegmentIndex};
+use super::layouts::Layouts;
 use super::open_files::OpenFiles;
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
@@ -49,6 +50,7 @@ pub(crate) struct Segments<S: Storage> {
     storage: Arc<S>,
     files: OpenFiles<S>,
     blocks: Blocks,
+    layouts: Layouts,
     list: RwLock<Vec<Arc<Segment>>>,
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
@@ -96,6 +98,7 @@ impl<S: Storage> Segments<S> {
             storage,
             files: OpenFiles::new(),
             blocks: Blocks::default(),
+            layouts: Layouts::default(),
             list: RwLock::new(list.collect()),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
@@ -134,6 +137,11 @@ impl<S: Storage> Segments<S> {
     /// The memory that is read into.
     pub(crate) fn blocks(&self) -> &Blocks {
         &self.blocks
+    }
+
+    /// The layouts of batches that are being read.
+    pub(crate) fn layouts(&self) -> &Layouts {
+        &self.layouts
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -234,19 +242,24 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// Those of the disk, when it has to be made again.
     pub(crate) fn index(&self, segment: &Arc<Segment>) -> io::Result<IndexView<'_>> {
-        {
-            let active = read(&self.active);
-            // Looked at under the lock: `begin` moves the index and the end together.
-            if segment.end().is_none() {
-                return Ok(IndexView::Active(active));
-            }
-        }
-        if let Some(index) = lock(&segment.index).clone() {
-            return Ok(IndexView::Sealed(index));
+        if let Some(index) = self.index_in_memory(segment) {
+            return Ok(index);
         }
         let index = Arc::new(self.load(segment)?);
         self.remember(segment, Arc::clone(&index));
         Ok(IndexView::Sealed(index))
+    }
+
+    /// As [`Self::index`]; `None` when it is not in memory.
+    pub(crate) fn index_in_memory(&self, segment: &Arc<Segment>) -> Option<IndexView<'_>> {
+        {
+            let active = read(&self.active);
+            // Looked at under the lock: `begin` moves the index and the end together.
+            if segment.end().is_none() {
+                return Some(IndexView::Active(active));
+            }
+        }
+        lock(&segment.index).clone().map(IndexView::Sealed)
     }
 
     fn remember(&self, segment: &Arc<Segment>, index: Arc<SegmentIndex>) {

@@ -30,10 +30,17 @@ pub(crate) struct Window<F> {
     limit: Option<u64>,
     /// Where to take memory from that is worth sharing.
     blocks: Option<Blocks>,
+    /// Whether only what is in memory is read.
+    at_once: bool,
+    /// Whether the disk was waited for.
+    waited: bool,
 }
 
 /// What is read beside the window, at least.
 const BESIDE_BYTES: usize = 4 << 10;
+
+/// Most that is read while somebody does not wait: copying it takes some microseconds.
+const AT_ONCE_BYTES: usize = 256 << 10;
 
 impl<F: StorageFile> Window<F> {
     pub(crate) fn new(file: F, header: SegmentHeader, ahead: usize) -> Self {
@@ -68,6 +75,8 @@ impl<F: StorageFile> Window<F> {
             file_bytes: 0,
             limit: None,
             blocks: None,
+            at_once: false,
+            waited: false,
         }
     }
 
@@ -75,6 +84,29 @@ impl<F: StorageFile> Window<F> {
     pub(crate) fn into_blocks(mut self, blocks: &Blocks) -> Self {
         self.blocks = Some(blocks.clone());
         self
+    }
+
+    /// Has it read nothing that the disk would have to be waited for, and no more than [`AT_ONCE_BYTES`] at a time: all else is
+    /// [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+
+    /// Whether the disk was waited for since the window was opened.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited
+    }
+
+    /// Fails where somebody does not wait.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] then.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        if self.at_once {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
     }
 
     /// Has [`Self::bytes`] read nothing ahead: for who takes a part out of large batches, whose head, table and records lie far
@@ -98,6 +130,8 @@ impl<F: StorageFile> Window<F> {
             file_bytes: self.file_bytes,
             limit: self.limit,
             blocks: self.blocks.clone(),
+            at_once: self.at_once,
+            waited: self.waited,
         }
     }
 
@@ -142,13 +176,26 @@ impl<F: StorageFile> Window<F> {
     /// # Errors
     /// Those of the disk.
     pub(crate) fn up_to(&mut self, at: LogPosition, len: usize) -> io::Result<Bytes> {
+        self.up_to_with(at, len, usize::MAX)
+    }
+
+    /// As [`Self::up_to`], with at most so much read at a time because of what may be wanted next.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn up_to_with(
+        &mut self,
+        at: LogPosition,
+        len: usize,
+        ahead: usize,
+    ) -> io::Result<Bytes> {
         if at < self.header.base {
             return Ok(Bytes::new());
         }
         if let Some(held) = self.slice(at, len) {
             return Ok(held);
         }
-        self.fill(at, len.max(self.ahead))?;
+        self.fill(at, len.max(self.ahead.min(ahead)))?;
         Ok(self.held.slice(..len.min(self.held.len())))
     }
 
@@ -185,7 +232,7 @@ impl<F: StorageFile> Window<F> {
             drop(used);
             return match blocks.take(len) {
                 Some(mut block) => {
-                    let read = self.file.read_at(offset, block.as_mut())?;
+                    let read = self.read_file(offset, block.as_mut())?;
                     Ok(block.freeze(read))
                 }
                 None => self.read_anew(offset, len, BytesMut::new()),
@@ -198,9 +245,25 @@ impl<F: StorageFile> Window<F> {
         self.read_anew(offset, len, buf)
     }
 
-    fn read_anew(&self, offset: u64, len: usize, mut buf: BytesMut) -> io::Result<Bytes> {
+    fn read_file(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.len() > AT_ONCE_BYTES {
+            self.wait()?;
+        }
+        let done = self.file.read_cached_at(offset, buf)?;
+        let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) else {
+            return Ok(done);
+        };
+        self.wait()?;
+        self.waited = true;
+        Ok(done
+            + self
+                .file
+                .read_at(offset.saturating_add(done as u64), rest)?)
+    }
+
+    fn read_anew(&mut self, offset: u64, len: usize, mut buf: BytesMut) -> io::Result<Bytes> {
         buf.resize(len, 0);
-        let read = self.file.read_at(offset, &mut buf)?;
+        let read = self.read_file(offset, &mut buf)?;
         buf.truncate(read);
         Ok(buf.freeze())
     }

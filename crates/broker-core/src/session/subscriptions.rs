@@ -84,6 +84,8 @@ struct Arrived {
     reply: ReadReply,
     /// Whether the position has moved behind it already, and its bytes are off the window.
     begun: bool,
+    /// Whether the disk was waited for, so that it pays to have it go on.
+    waited: bool,
 }
 
 /// All subscriptions of one connection.
@@ -189,7 +191,7 @@ impl Subscriptions {
     ) {
         self.reading = self.reading.saturating_sub(1);
         match result {
-            Ok(reply) if self.by_tag.contains_key(&tag) => self.arrive(tag, reply),
+            Ok(reply) if self.by_tag.contains_key(&tag) => self.arrive(tag, reply, true),
             Ok(_) => {}
             Err(error) => self.failed(turn, tag, error),
         }
@@ -201,15 +203,18 @@ impl Subscriptions {
         while used < budget
             && let Some(arrived) = self.arrived.pop_front()
         {
-            let tag = arrived.tag;
+            let (tag, waited) = (arrived.tag, arrived.waited);
             used += self
                 .reply_in_part(turn, arrived, budget - used)
                 .max(PULL_COST);
-            self.read_ahead(turn, tag);
+            if waited {
+                self.read_ahead(turn, tag);
+            }
         }
         // Equal shares in bytes, not in reads: otherwise one reader takes nearly all of every turn.
         let share = (budget / self.ready.len().max(1)).max(SHARE_MIN);
-        while used < budget
+        // A rest that is less than the least share waits for the next turn, too.
+        while (used == 0 || budget.saturating_sub(used) >= SHARE_MIN)
             && self.reading < turn.terms.disk_reads_max
             && let Some(tag) = self.ready.pop_front()
         {
@@ -278,7 +283,7 @@ impl Subscriptions {
             .read(subscription.range(READ_AHEAD_BYTES), tag, turn.mailbox)
         {
             None => self.reading += 1,
-            Some(Ok(reply)) => self.arrive(tag, reply),
+            Some(Ok(reply)) => self.arrive(tag, reply, false),
             Some(Err(_)) => {
                 // Asked again in its turn, where the error is told behind what is on its way.
                 subscription.phase = Phase::Ready;
@@ -287,11 +292,12 @@ impl Subscriptions {
         }
     }
 
-    fn arrive(&mut self, tag: u64, reply: ReadReply) {
+    fn arrive(&mut self, tag: u64, reply: ReadReply, waited: bool) {
         self.arrived.push_back(Arrived {
             tag,
             reply,
             begun: false,
+            waited,
         });
     }
 
@@ -307,6 +313,7 @@ impl Subscriptions {
             tag,
             mut reply,
             begun,
+            waited,
         } = arrived;
         let Some(subscription) = self.by_tag.get(&tag) else {
             return 0;
@@ -328,6 +335,7 @@ impl Subscriptions {
                 tag,
                 reply: rest,
                 begun: true,
+                waited,
             });
         }
         bytes

@@ -62,6 +62,10 @@ impl StorageFile for SimFile {
         Ok(state.inode(self.ino)?.cache.read(offset, buf))
     }
 
+    fn read_cached_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buf)
+    }
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let mut state = self.lock_to_write()?;
         if buf.is_empty() {

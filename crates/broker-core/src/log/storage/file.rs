@@ -327,6 +327,28 @@ impl StorageFile for DiskFile {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_cached_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        use rustix::io::ReadWriteFlags;
+
+        check_end(offset, bytes(buf))?;
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64_of(done));
+            let mut rest = [io::IoSliceMut::new(rest)];
+            // Of what is not in memory it tells at once, and has the disk fetch it meanwhile.
+            match rustix::io::preadv2(&self.file, &mut rest, at, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(count) => done = done.saturating_add(count),
+                Err(Errno::INTR) => {}
+                // Not every file system can tell.
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         check_end(offset, bytes(buf))?;
         if self.is_direct() && !self.is_aligned(offset, buf) {

@@ -154,6 +154,10 @@ impl StorageFile for MemoryFile {
         Ok(count)
     }
 
+    fn read_cached_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buf)
+    }
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(byte_count(buf)).ok_or_else(too_large)?;
         if buf.is_empty() {

@@ -78,6 +78,12 @@ pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
     /// Any alignment is fine; a direct file reads into an aligned buffer inside and copies when the caller is not aligned.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
+    /// As [`read_at`](Self::read_at), and never waits for the disk: ends before the first byte that is not in memory. Reads nothing
+    /// where that cannot be known, as here.
+    fn read_cached_at(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// Writes all of `buf`, or fails, and then any part of it may have been written.
     ///
     /// When offset, length and address are multiples of [`block_bytes`](Self::block_bytes), direct I/O happens without a copy

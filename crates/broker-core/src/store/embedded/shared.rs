@@ -6,14 +6,15 @@ use broker_proto::{RoomName, Seq};
 
 use super::super::rooms::{Begin, after};
 use super::super::watchers::Watchers;
-use super::super::{Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
+use super::super::{Hint, Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
 use super::inbox::Inbox;
 use super::pulse::Pulse;
 use super::scrub::ScrubState;
 use crate::log::Segments;
+use crate::log::batch::BATCH_ALIGN;
 use crate::log::damage::Damage;
 use crate::log::position::LogPosition;
-use crate::log::reader::{Wanted, find_time, read_disk, read_tail};
+use crate::log::reader::{Wanted, find_time, read_cached, read_disk, read_tail};
 use crate::log::storage::Storage;
 use crate::log::tail::{Tail, TailBatch};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
@@ -42,6 +43,15 @@ pub(super) struct Shared<S: Storage> {
     pub(super) scrub: ScrubState,
 }
 
+/// The bits of a hint that say how many more reads are left to the threads that wait for the disk. They are free: places in the
+/// log are multiples of eight. While the disk has to be waited for, finding what it has brought meanwhile in memory now and
+/// then gains nothing, and the system would fetch what comes next on the time of whoever serves sockets.
+const PATIENCE: u64 = 7;
+const _: () = assert!(PATIENCE < BATCH_ALIGN);
+
+/// Most that is read from the system's memory at once.
+const AT_ONCE_BYTES_MAX: u32 = 256 << 10;
+
 struct Call(Box<dyn FnOnce() + Send>);
 
 impl std::fmt::Debug for Call {
@@ -56,6 +66,8 @@ pub(super) struct DiskRead {
     wanted: Wanted,
     begin: Begin,
     reply: ReadReply,
+    /// How many more reads are left to the disk's threads.
+    patience: u64,
 }
 
 /// How far a read got without the disk.
@@ -216,7 +228,7 @@ impl<S: Storage> Shared<S> {
             skip: None,
             count: 0,
             records: Vec::new(),
-            hint: range.hint,
+            hint: Hint(range.hint.0 & !PATIENCE),
         };
         let from = match begin {
             Begin::Skip(skip) => {
@@ -227,6 +239,7 @@ impl<S: Storage> Shared<S> {
             Begin::At(seq) => seq,
             Begin::Time(_) => slot.first,
         };
+        let patience = range.hint.0 & PATIENCE;
         let durable = self.durable();
         if from > slot.head {
             self.followed.store(durable.get(), Ordering::Relaxed);
@@ -240,8 +253,9 @@ impl<S: Storage> Shared<S> {
             last_at: LogPosition::new(slot.last_at),
             count_max: range.count_max.max(1),
             bytes_max: range.bytes_max,
-            hint: range.hint,
+            hint: reply.hint,
             durable,
+            at_once: false,
         };
         if matches!(begin, Begin::At(_)) {
             let tail = read(&self.tail);
@@ -250,12 +264,37 @@ impl<S: Storage> Shared<S> {
                 self.followed.store(durable.get(), Ordering::Relaxed);
                 return Attempt::Done(Ok(found));
             }
+            drop(tail);
+            if patience == 0
+                && let Some(found) = self.read_cached(&wanted, &reply)
+            {
+                return Attempt::Done(Ok(found));
+            }
         }
         Attempt::Disk(Box::new(DiskRead {
             wanted,
             begin,
             reply,
+            patience,
         }))
+    }
+
+    /// Answers a read from what the system has in memory of the disk: two changes of threads cost more than a small copy. Only
+    /// what takes little time, so that whoever serves sockets comes back to them soon: 64 KiB in a turn, and what a session
+    /// asks for ahead.
+    fn read_cached(&self, wanted: &Wanted, reply: &ReadReply) -> Option<ReadReply> {
+        if wanted.bytes_max > AT_ONCE_BYTES_MAX {
+            return None;
+        }
+        let found = read_cached(&self.segments, wanted, reply.clone())?;
+        self.note_followed(wanted);
+        Some(found)
+    }
+
+    fn note_followed(&self, wanted: &Wanted) {
+        if wanted.durable.since(wanted.last_at) < super::NEAR_END_BYTES {
+            self.followed.store(wanted.durable.get(), Ordering::Relaxed);
+        }
     }
 
     /// Answers a read from the disk; blocks.
@@ -270,6 +309,7 @@ impl<S: Storage> Shared<S> {
             mut wanted,
             begin,
             mut reply,
+            patience,
         } = read;
         if let Begin::Time(time) = begin {
             wanted.from = find_time(&self.segments, &wanted, time)?;
@@ -278,9 +318,14 @@ impl<S: Storage> Shared<S> {
                 return Ok(reply);
             }
         }
-        if wanted.durable.since(wanted.last_at) < super::NEAR_END_BYTES {
-            self.followed.store(wanted.durable.get(), Ordering::Relaxed);
-        }
-        read_disk(&self.segments, &wanted, reply)
+        self.note_followed(&wanted);
+        let (mut found, waited) = read_disk(&self.segments, &wanted, reply)?;
+        let patience = if waited {
+            PATIENCE
+        } else {
+            patience.saturating_sub(1)
+        };
+        found.hint.0 |= patience;
+        Ok(found)
     }
 }

@@ -148,6 +148,23 @@ fn a_reader_cannot_write() {
 }
 
 #[test]
+fn what_is_read_without_waiting_is_the_beginning_of_what_is_there() {
+    let (_dir, disk) = directory();
+    let (file, reader) = (disk.create("a").unwrap(), disk.open_read("a").unwrap());
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    file.write_at(0, &bytes).unwrap();
+    // Not every file system can tell what is in memory; one that can has all of it there now.
+    assert_eq!(content(&reader), bytes);
+    for offset in [0, 1, 99_000, 100_000, 200_000] {
+        let mut read = vec![0; 5000];
+        let count = reader.read_cached_at(u64_of(offset), &mut read).unwrap();
+        let there = bytes.get(offset..).unwrap_or_default();
+        assert!(count <= there.len().min(5000));
+        assert_eq!(read[..count], there[..count]);
+    }
+}
+
+#[test]
 fn aligned_writes_are_seen_by_a_buffered_reader_at_once() {
     let (_dir, disk) = directory();
     let (file, reader) = (disk.create("a").unwrap(), disk.open_read("a").unwrap());
