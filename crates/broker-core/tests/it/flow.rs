@@ -33,6 +33,10 @@ async fn a_reader_that_takes_nothing_costs_the_others_nothing_and_misses_nothing
 
 /// Bytes that the kernel holds for the peer at `to` in the socket at `from`.
 #[cfg(target_os = "linux")]
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "the kernel shows an address as the number that its bytes are"
+)]
 fn held_by_the_kernel(from: SocketAddr, to: SocketAddr) -> usize {
     let hex = |address: SocketAddr| match address {
         SocketAddr::V4(address) => {

@@ -52,6 +52,8 @@ const PENDING_MAX: usize = 4096;
 const FOLLOW_BYTES: u64 = 64 << 20;
 /// Space that publishes leave, at least, when the disk is full: for marks, checkpoints and trims.
 const RESERVE_BYTES_MIN: u64 = 1 << 20;
+/// Who wakes more than so many with a batch keeps their sockets' thread busy.
+const CROWD: usize = 8;
 /// Log that the next leader reads within a millisecond or two.
 const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
@@ -480,6 +482,9 @@ impl<S: Storage> Engine<S> {
             }
         }
         self.wake.append(&mut self.wake_readers);
+        if self.wake.len() > CROWD {
+            self.shared.inbox.note_crowd();
+        }
         wake_all(&mut self.wake);
         if self.checkpoint.is_none() {
             self.shortened.drain(..).for_each(|done| (done.0)());

@@ -77,8 +77,9 @@ pub(super) const LONE_MIN_DEFAULT: u32 = 8;
 /// A message of more bytes is not worth keeping everybody else waiting for.
 const LONE_BYTES_MAX: usize = 64 << 10;
 
-/// After a batch that was settled slowly, so many more are left to the writer's thread.
-const WARY_BATCHES: i64 = 1024;
+/// After a batch that was settled slowly, so many more are left to the writer's thread: few after a hiccup, many while each trial
+/// is slow again.
+const WARY_BATCHES: (i64, i64) = (64, 4096);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ struct Queue {
     closing: bool,
     /// Batches of a single message in a row.
     lone: i64,
+    /// How many it is short of when one was settled slowly.
+    wary: i64,
     /// Whom to wake for the next lone message.
     settler: Option<Waker>,
 }
@@ -285,9 +288,23 @@ impl Inbox {
         !queue.closing
     }
 
-    /// Leaves what is queued, and what will be for a while, to the writer's thread.
-    pub(super) fn be_wary(&self) {
-        lock(&self.queue).lone = -WARY_BATCHES;
+    /// A batch has woken many: its messages go to so many readers that whoever serves the sockets has no time for the disk.
+    pub(super) fn note_crowd(&self) {
+        let mut queue = lock(&self.queue);
+        queue.lone = queue.lone.min(0);
+    }
+
+    /// A lone message has been settled; when that took long, what comes for a while is left to the writer's thread.
+    pub(super) fn note_settled(&self, slowly: bool) {
+        let (least, most) = WARY_BATCHES;
+        let mut queue = lock(&self.queue);
+        let wary = queue.wary.clamp(least, most);
+        if slowly {
+            queue.lone = -wary;
+            queue.wary = wary.saturating_mul(4);
+        } else {
+            queue.wary = wary / 2;
+        }
     }
 
     /// Nobody settles any more.
@@ -329,9 +346,84 @@ impl Inbox {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+    use std::task::Wake;
+
     use broker_proto::{ProducerId, SenderName};
+    use bytes::Bytes;
 
     use super::*;
+    use crate::sync::{AtomicBool, Ordering};
+
+    fn message() -> (Append, Arc<Mailbox>) {
+        let append = Append {
+            session: SessionId(1),
+            key: ProducerKey {
+                sender: SenderName::parse("ann").unwrap(),
+                producer: ProducerId::new([1; 16]),
+            },
+            claimed: true,
+            room: RoomName::parse("room").unwrap(),
+            first_number: 1,
+            count: 1,
+            head: Bytes::new(),
+            entries: Bytes::new(),
+            expected_head: None,
+            resend: false,
+        };
+        (append, Mailbox::new())
+    }
+
+    /// How many lone messages are left to the writer until the settler is woken again.
+    fn until_settled(inbox: &Inbox) -> usize {
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        for count in 0..10_000 {
+            assert_eq!(inbox.look(&waker), Found::Nothing);
+            let (append, to) = message();
+            inbox.append(append, &to).unwrap();
+            inbox.drain(&mut Vec::new());
+            if woken.0.load(Ordering::Relaxed) {
+                return count;
+            }
+        }
+        panic!("never");
+    }
+
+    #[test]
+    fn messages_to_many_readers_are_the_writers() {
+        let inbox = Inbox::new(1 << 20, LONE_MIN_DEFAULT);
+        assert_eq!(until_settled(&inbox), 8);
+        for _ in 0..20 {
+            inbox.note_crowd();
+            assert!(until_settled(&inbox) > 0);
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_slow_disk_is_left_to_the_writer_for_longer_and_longer_and_a_hiccup_is_forgiven() {
+        let inbox = Inbox::new(1 << 20, LONE_MIN_DEFAULT);
+        assert_eq!(until_settled(&inbox), 8);
+        assert_eq!(until_settled(&inbox), 0);
+        for expected in [64 + 8, 256 + 8, 1024 + 8, 4096 + 8, 4096 + 8] {
+            inbox.note_settled(true);
+            assert_eq!(until_settled(&inbox), expected);
+        }
+        for _ in 0..20 {
+            inbox.note_settled(false);
+            assert_eq!(until_settled(&inbox), 0);
+        }
+        inbox.note_settled(true);
+        assert_eq!(until_settled(&inbox), 64 + 8);
+    }
 
     #[test]
     fn numbers_that_sessions_refuse_do_not_fill_the_memory_while_the_disk_is_stalled() {

@@ -60,9 +60,7 @@ impl<S: Storage> Settler<S> {
         let Some(took) = writing.and_then(|writing| writing.settle(&self.shared)) else {
             return false;
         };
-        if took > SLOW {
-            self.shared.inbox.be_wary();
-        }
+        self.shared.inbox.note_settled(took > SLOW);
         true
     }
 }
