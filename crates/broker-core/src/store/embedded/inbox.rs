@@ -108,24 +108,32 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whoever settles lone messages, if this may be one.
-    fn take_settler(&mut self, count: u32, bytes: usize, lone_min: u32) -> Option<Waker> {
-        let is_lone = self.requests.is_empty()
-            && count == 1
-            && bytes <= LONE_BYTES_MAX
-            && self.lone >= i64::from(lone_min);
-        self.settler.take_if(|_| is_lone)
+    /// Whether a single small message is queued, after others that came alone.
+    fn is_lone(&self, lone_min: u32) -> bool {
+        let is_small = |append: &Append| append.count == 1 && self.bytes <= LONE_BYTES_MAX;
+        matches!(self.requests.as_slice(), [Request::Append { append, .. }] if is_small(append))
+            && self.lone >= i64::from(lone_min)
+    }
+
+    /// Counts the batch that the queue has become.
+    fn count_lone(&mut self) {
+        self.lone = match self.requests.as_slice() {
+            [] => self.lone,
+            [Request::Append { append, .. }] if append.count == 1 => self.lone.saturating_add(1),
+            // What a slow disk has earned stays.
+            _ => self.lone.min(0),
+        };
     }
 }
 
 /// What a settler finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A single request.
-    One,
     Nothing,
-    /// More than one.
-    More,
+    /// A lone message.
+    Lone,
+    /// What is the writer's.
+    Other,
     Closing,
 }
 
@@ -178,11 +186,12 @@ impl Inbox {
         }
         queue.bytes += bytes;
         let first = queue.requests.is_empty();
-        let settler = queue.take_settler(append.count, bytes, self.lone_min);
         queue.requests.push(Request::Append {
             append,
             to: Arc::clone(to),
         });
+        let is_lone = queue.is_lone(self.lone_min);
+        let settler = queue.settler.take_if(|_| is_lone);
         drop(queue);
         match settler {
             Some(settler) => settler.wake(),
@@ -217,13 +226,7 @@ impl Inbox {
             let mut queue = lock(&self.queue);
             queue.nudged = false;
             queue.bytes = 0;
-            queue.lone = match queue.requests.as_slice() {
-                [] => queue.lone,
-                [Request::Append { append, .. }] if append.count == 1 => {
-                    queue.lone.saturating_add(1)
-                }
-                _ => 0,
-            };
+            queue.count_lone();
             into.append(&mut queue.requests);
             std::mem::take(&mut queue.waiting)
         };
@@ -269,13 +272,13 @@ impl Inbox {
         if queue.closing {
             return Found::Closing;
         }
-        match queue.requests.len() {
-            0 => {
-                queue.settler = Some(waker.clone());
-                Found::Nothing
-            }
-            1 => Found::One,
-            _ => Found::More,
+        if queue.requests.is_empty() {
+            queue.settler = Some(waker.clone());
+            Found::Nothing
+        } else if queue.is_lone(self.lone_min) {
+            Found::Lone
+        } else {
+            Found::Other
         }
     }
 
@@ -354,7 +357,7 @@ mod tests {
     use super::*;
     use crate::sync::{AtomicBool, Ordering};
 
-    fn message() -> (Append, Arc<Mailbox>) {
+    fn message(count: u32, bytes: usize) -> (Append, Arc<Mailbox>) {
         let append = Append {
             session: SessionId(1),
             key: ProducerKey {
@@ -364,9 +367,9 @@ mod tests {
             claimed: true,
             room: RoomName::parse("room").unwrap(),
             first_number: 1,
-            count: 1,
+            count,
             head: Bytes::new(),
-            entries: Bytes::new(),
+            entries: vec![0; bytes].into(),
             expected_head: None,
             resend: false,
         };
@@ -379,7 +382,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&woken));
         for count in 0..10_000 {
             assert_eq!(inbox.look(&waker), Found::Nothing);
-            let (append, to) = message();
+            let (append, to) = message(1, 0);
             inbox.append(append, &to).unwrap();
             inbox.drain(&mut Vec::new());
             if woken.0.load(Ordering::Relaxed) {
@@ -397,6 +400,44 @@ mod tests {
             inbox.note_crowd();
             assert!(until_settled(&inbox) > 0);
         }
+    }
+
+    #[test]
+    fn only_a_small_message_is_lone() {
+        let inbox = Inbox::new(1 << 20, LONE_MIN_DEFAULT);
+        let look = || inbox.look(Waker::noop());
+        let append = |count, bytes| {
+            let (append, to) = message(count, bytes);
+            inbox.append(append, &to).unwrap();
+        };
+        let drain = || inbox.drain(&mut Vec::new());
+        append(1, 0);
+        assert_eq!(look(), Found::Other, "nothing came alone before");
+        drain();
+        assert_eq!(until_settled(&inbox), 7);
+        append(1, 0);
+        assert_eq!(look(), Found::Lone);
+        append(1, 0);
+        assert_eq!(look(), Found::Other);
+        drain();
+        until_settled(&inbox);
+        append(1, LONE_BYTES_MAX);
+        assert_eq!(look(), Found::Other, "it is large");
+        drain();
+        append(2, 0);
+        assert_eq!(look(), Found::Other, "it is two");
+        drain();
+    }
+
+    #[test]
+    fn a_batch_of_several_does_not_make_a_slow_disk_forgotten() {
+        let inbox = Inbox::new(1 << 20, LONE_MIN_DEFAULT);
+        assert_eq!(until_settled(&inbox), 8);
+        inbox.note_settled(true);
+        let (append, to) = message(2, 0);
+        inbox.append(append, &to).unwrap();
+        inbox.drain(&mut Vec::new());
+        assert_eq!(until_settled(&inbox), 64 + 8);
     }
 
     #[derive(Default)]

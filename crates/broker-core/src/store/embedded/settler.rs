@@ -40,8 +40,8 @@ impl<S: Storage> Settler<S> {
             match self.shared.inbox.look(context.waker()) {
                 Found::Nothing => return Poll::Pending,
                 Found::Closing => return Poll::Ready(()),
-                Found::One if self.settle() => {}
-                Found::One | Found::More => {
+                Found::Lone if self.settle() => {}
+                Found::Lone | Found::Other => {
                     let waits = self.shared.inbox.settle_later(context.waker());
                     self.shared.inbox.pass_on();
                     return if waits {

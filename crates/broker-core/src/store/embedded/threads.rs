@@ -80,6 +80,8 @@ struct Writer<S: Storage> {
     house: House,
     made: Made<S>,
     spare_asked: bool,
+    /// Still set when work has ended in a panic: then nobody knows what of the batch was done, and nothing more may be.
+    at_work: bool,
 }
 
 impl<S: Storage> Writer<S> {
@@ -91,7 +93,9 @@ impl<S: Storage> Writer<S> {
             self.engine.offer_spare(spare);
         }
         shared.pulse.enter();
+        self.at_work = true;
         let did = self.engine.step();
+        self.at_work = false;
         shared.pulse.leave();
         self.order();
         did
@@ -125,7 +129,7 @@ impl<S: Storage> Writing<S> {
     /// mark the end of the log later, or there is more to do than that. Says how long it took.
     pub(super) fn settle(&self, shared: &Arc<Shared<S>>) -> Option<Duration> {
         let mut writer = try_lock(&self.inner)?;
-        if writer.engine.is_marked() || writer.engine.is_busy() {
+        if writer.at_work || writer.engine.is_marked() || writer.engine.is_busy() {
             return None;
         }
         let guard = Guard(Arc::clone(shared), Stopped::ByPanic);
@@ -211,6 +215,7 @@ impl Threads {
                 house: House { jobs: house, hurry },
                 made,
                 spare_asked: false,
+                at_work: false,
             }),
             settled: AtomicU64::new(0),
         });
@@ -272,27 +277,37 @@ impl<S: Storage> Drop for Guard<S> {
 }
 
 fn write<S: Storage>(shared: &Arc<Shared<S>>, writing: &Writing<S>) {
-    let guard = Guard(Arc::clone(shared), Stopped::Always);
+    let _guard = Guard(Arc::clone(shared), Stopped::Always);
     loop {
         let settled = writing.settled.load(Ordering::Relaxed);
         let limit = (!lock(&writing.inner).engine.is_marked()).then_some(IDLE_AFTER);
-        match shared.inbox.wait(limit) {
-            Woken::Work => while lock(&writing.inner).work(shared) {},
+        let woken = shared.inbox.wait(limit);
+        let mut writer = lock(&writing.inner);
+        if writer.at_work {
+            return;
+        }
+        match woken {
+            Woken::Work => {
+                while !writer.at_work && writer.work(shared) {
+                    drop(writer);
+                    writer = lock(&writing.inner);
+                }
+            }
             // Somebody else has written meanwhile.
             Woken::TimedOut if writing.settled.load(Ordering::Relaxed) != settled => {}
             Woken::TimedOut => {
-                let mut writer = lock(&writing.inner);
                 shared.pulse.enter();
                 writer.engine.idle();
                 shared.pulse.leave();
             }
-            Woken::Closing => break,
+            Woken::Closing => {
+                shared.pulse.enter();
+                writer.close();
+                shared.pulse.leave();
+                return;
+            }
         }
     }
-    shared.pulse.enter();
-    lock(&writing.inner).close();
-    shared.pulse.leave();
-    drop(guard);
 }
 
 /// Does what the writer should not wait for.
