@@ -13,8 +13,9 @@ use super::rooms::{Begin, RoomTable, after};
 use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
-    AckRun, Append, Busy, Claims, Hint, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
-    ScrubInfo, SessionId, SetCursor, Store, StoreError, StoreInfo, producers, wake_all,
+    AckRun, Append, Ask, Busy, Claims, CursorsInfo, Hint, Mailbox, Notice, ProducerKey, ReadRange,
+    ReadReply, ScrubInfo, SessionId, SetCursor, SpaceInfo, Store, StoreError, StoreInfo, producers,
+    wake_all,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -203,6 +204,8 @@ impl Store for MemoryStore {
             messages: inner.messages,
             damage: Vec::new(),
             scrub: ScrubInfo::default(),
+            space: SpaceInfo::default(),
+            cursors: CursorsInfo::default(),
         }
     }
 
@@ -309,5 +312,10 @@ impl Store for MemoryStore {
             result.map(|_| set.to)
         };
         to.post(Notice::Cursor { tag, result });
+    }
+
+    fn ask(&self, _: Ask, tag: u64, to: &Arc<Mailbox>) {
+        let result = Err(StoreError::Closed);
+        to.post(Notice::Answer { tag, result });
     }
 }

@@ -47,6 +47,7 @@ fn say(store: &EmbeddedStore<MemoryStorage>, engine: &mut Engine<MemoryStorage>)
         name: "seen".to_owned(),
         to: Some(Position::new(Epoch::new(5), Seq::FIRST)),
         expected: None,
+        relaxed: false,
     };
     store.set_cursor(set, 1, &ann.mailbox);
     engine.step();

@@ -146,6 +146,7 @@ fn a_cursor_is_found_in_the_batch_that_makes_its_room() {
         name: "seen".to_owned(),
         to: Some(at),
         expected: None,
+        relaxed: false,
     };
     store.set_cursor(set, 1, &ann.mailbox);
     store.cursor(&lobby(), "seen", 2, &ann.mailbox);
@@ -277,6 +278,7 @@ fn a_flood_of_cursor_moves_is_split_into_batches_that_can_be_read_back() {
             name: name(n),
             to: Some(at),
             expected: None,
+            relaxed: false,
         };
         store.set_cursor(set, u64::from(n), &ann.mailbox);
     }

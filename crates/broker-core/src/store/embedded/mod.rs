@@ -15,8 +15,8 @@ use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
 use super::losses::losses;
 use super::{
-    Append, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply, SessionId, SetCursor,
-    Settling, Store, StoreError, StoreInfo,
+    Append, Ask, Busy, Claims, CursorsInfo, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
+    SessionId, SetCursor, Settling, SpaceInfo, Store, StoreError, StoreInfo,
 };
 use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
@@ -427,6 +427,8 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             messages: shared.messages.load(Ordering::Relaxed),
             damage,
             scrub: shared.scrub.info(),
+            space: SpaceInfo::default(),
+            cursors: CursorsInfo::default(),
         }
     }
 
@@ -549,5 +551,10 @@ impl<S: Storage> Store for EmbeddedStore<S> {
         if !self.shared.inbox.push(request) {
             Self::refuse_cursor(tag, to);
         }
+    }
+
+    fn ask(&self, _: Ask, tag: u64, to: &Arc<Mailbox>) {
+        let result = Err(StoreError::Closed);
+        to.post(Notice::Answer { tag, result });
     }
 }
