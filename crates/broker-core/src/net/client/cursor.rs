@@ -122,6 +122,16 @@ impl Cursor {
             .await
     }
 
+    /// Removes it if it is at `expected`. Dropping the future may leave it removed or not.
+    ///
+    /// # Errors
+    /// As [`compare_and_set`](Self::compare_and_set).
+    pub async fn compare_and_delete(&self, expected: Option<Position>) -> Result<()> {
+        let flags = SetCursor::COMPARE | SetCursor::DELETE;
+        self.change(Position::NONE, expected.unwrap_or(Position::NONE), flags)
+            .await
+    }
+
     async fn change(&self, position: Position, expected: Position, flags: u32) -> Result<()> {
         let what = format!(
             "moving cursor \"{}\" of room \"{}\"",
