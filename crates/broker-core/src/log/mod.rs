@@ -4,15 +4,21 @@ pub mod batch;
 mod blocks;
 pub(crate) mod builder;
 mod bytes;
+mod catalog;
 pub(crate) mod check;
+mod checkpoints;
 pub mod damage;
 mod error;
+pub(crate) mod find;
 mod index;
 pub mod inspect;
 mod layouts;
+pub(crate) mod measure;
 mod open_files;
+mod pack;
 pub mod position;
 pub(crate) mod reader;
+pub(crate) mod reclaim;
 pub(crate) mod recovery;
 mod replay;
 pub(crate) mod scan;
@@ -23,6 +29,7 @@ pub(crate) mod state_record;
 pub mod storage;
 pub(crate) mod tail;
 mod unclaimed;
+pub(crate) mod walk;
 pub(crate) mod window;
 mod writer;
 
@@ -34,7 +41,7 @@ pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
 pub(crate) use spare::{FILL_BYTES, Spare, make_spare};
 pub(crate) use state_record as state;
-pub(crate) use writer::{LogWriter, Start, WriteFault, Written, is_no_space};
+pub(crate) use writer::{Chance, LogWriter, Start, WriteFault, Written, is_no_space};
 
 use broker_proto::{Micros, PublishEntry, RoomId, Seq};
 
