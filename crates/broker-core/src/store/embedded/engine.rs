@@ -494,9 +494,12 @@ impl<S: Storage> Engine<S> {
         if piece.is_last
             && let Some(done) = self.checkpoint.take()
         {
-            // What lies before the older of two checkpoints is in both.
-            let (_, before) = self.last_checkpoint;
-            self.shared.space.note_checkpoint(before, done.bytes());
+            // What lies before the older of two complete checkpoints is in both.
+            let older = match self.writer.checkpoint {
+                LogPosition::NONE => LogPosition::START,
+                begin => begin,
+            };
+            self.shared.space.note_checkpoint(older, done.bytes());
             self.shared.keep.nudge();
             self.last_checkpoint = (done.bytes(), done.begin);
             self.writer.checkpoint = done.begin;
