@@ -96,6 +96,10 @@ codes! {
     NOT_STORED = 29, "not_stored";
     /// The disk failed or was full in the middle of the write; a restart shows whether it was stored.
     IN_DOUBT = 30, "in_doubt";
+    /// A setting has a value that it cannot have.
+    BAD_SETTING = 31, "bad_setting";
+    /// The room, or the store, is at the limit of bytes that was set for it.
+    QUOTA = 32, "quota";
 }
 
 impl ErrorCode {

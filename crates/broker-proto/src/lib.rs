@@ -32,6 +32,7 @@ pub mod limits;
 pub mod name;
 pub mod record;
 pub mod seq;
+pub mod settings;
 
 pub use block::{Block, BlockError};
 pub use byte_str::ByteStr;
@@ -59,3 +60,7 @@ pub use id::{ProducerId, RoomId, StoreId};
 pub use name::{CursorName, NameError, RoomName, SenderName};
 pub use record::{Message, MessageView, Messages, Record, RecordError, RecordHead};
 pub use seq::{Epoch, Micros, Position, Seq, Term};
+pub use settings::{
+    Retention, RoomChange, RoomSettings, SettingsError, StoreChange, StoreSettings, Visibility,
+    WhenFull,
+};

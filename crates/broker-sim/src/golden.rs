@@ -346,6 +346,7 @@ pub fn write() -> Verdict<PathBuf> {
             name: "seen".to_owned(),
             to: Some(Position::new(Epoch::new(1), Seq::new(1))),
             expected: None,
+            relaxed: false,
         };
         rig.store.set_cursor(set, 0, &rig.mailbox);
         while rig.engine.step() {}

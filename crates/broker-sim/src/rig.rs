@@ -169,6 +169,7 @@ impl<S: Storage> Rig<S> {
             name: format!("cursor-{}", key.1),
             to,
             expected: None,
+            relaxed: false,
         };
         let tag = self.tag(key);
         self.store.set_cursor(set, tag, &self.mailbox);

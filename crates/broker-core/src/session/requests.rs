@@ -100,6 +100,7 @@ impl Requests {
             expected: frame.compares().then_some(expected),
             room: frame.room,
             name: frame.name.as_str().to_owned(),
+            relaxed: false,
         };
         turn.store.set_cursor(set, tag, turn.mailbox);
     }

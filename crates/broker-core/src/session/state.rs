@@ -258,6 +258,7 @@ impl<S: Store> Session<S> {
             }
             Notice::Cursor { tag, result } => activity.requests.cursor(&mut turn, tag, result),
             Notice::Rooms { tag, result } => activity.requests.rooms(tag, result),
+            Notice::Answer { .. } => {}
             Notice::Verified { .. } => {}
         }
     }

@@ -12,6 +12,7 @@ mod embedded;
 mod in_doubt;
 mod losses;
 mod mailbox;
+mod managing;
 mod memory;
 mod producers;
 mod relay;
@@ -32,15 +33,19 @@ use bytes::Bytes;
 pub use embedded::{Beat, EmbeddedConfig, EmbeddedStore, Engine, Pulse, SCRUB_EVERY_DEFAULT};
 pub use losses::{Claims, Loss};
 pub use mailbox::Mailbox;
+pub use managing::{
+    Answer, Ask, ChangeRoom, ChangeStore, CursorState, CursorsInfo, CursorsPage, FindRooms,
+    FoundRooms, Fullness, ListCursors, RemoveRoom, RoomState, SpaceInfo, StoreState, TrimRoom,
+};
 pub use memory::MemoryStore;
 
-pub(crate) use cursors::{CursorKey, Cursors};
+pub(crate) use cursors::{CursorKey, Cursors, Stand};
 pub(crate) use in_doubt::{Doubtful, InDoubt};
 pub(crate) use mailbox::wake_all;
 pub(crate) use producers::{Producers, Run};
 #[cfg(feature = "net")]
 pub(crate) use relay::Relay;
-pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
+pub(crate) use rooms::{Parent, RoomSlot, RoomTable, Versioned};
 
 use crate::log::damage::Damage;
 use crate::sync::Arc;
@@ -163,6 +168,13 @@ pub enum Notice {
         /// One page of it.
         result: Result<RoomsPage, StoreError>,
     },
+    /// The answer of [`Store::ask`].
+    Answer {
+        /// What the caller called it.
+        tag: u64,
+        /// The answer.
+        result: Result<Answer, StoreError>,
+    },
     /// The answer of [`Store::verify`].
     Verified {
         /// What the store does not have; empty when it has everything.
@@ -258,6 +270,29 @@ pub enum StoreError {
         /// What it found.
         found: Option<Position>,
     },
+    /// The settings were changed meanwhile.
+    #[error(
+        "the settings were changed {found} times, not {expected}: somebody else has changed them"
+    )]
+    WrongVersion {
+        /// How often the caller believes that they were changed.
+        expected: u64,
+        /// How often they were.
+        found: u64,
+    },
+    /// The room is not the one that the caller means.
+    #[error("room {room} has epoch {found}, not {expected}: it was removed and made again")]
+    WrongEpoch {
+        /// Which room.
+        room: RoomName,
+        /// Which history the caller means.
+        expected: Epoch,
+        /// Which one it has.
+        found: Epoch,
+    },
+    /// A setting has a value that it cannot have.
+    #[error("{0}")]
+    BadSetting(broker_proto::SettingsError),
     /// A limit of the store.
     #[error("{what}")]
     Limit {
@@ -306,7 +341,10 @@ impl StoreError {
             Self::NoSuchRoom { .. } => ErrorCode::NO_SUCH_ROOM,
             Self::BadPosition { .. } => ErrorCode::BAD_POSITION,
             Self::LostSuffix { .. } => ErrorCode::LOST_SUFFIX,
-            Self::Conflict { .. } => ErrorCode::CONFLICT,
+            Self::Conflict { .. } | Self::WrongVersion { .. } | Self::WrongEpoch { .. } => {
+                ErrorCode::CONFLICT
+            }
+            Self::BadSetting(error) => error.code(),
             Self::Limit { .. } => ErrorCode::LIMIT,
             Self::NoSpace { .. } => ErrorCode::NO_SPACE,
             Self::ReadOnly { .. } => ErrorCode::READ_ONLY,
@@ -351,6 +389,9 @@ pub struct SetCursor {
     pub to: Option<Position>,
     /// Only if it stands here now; the outer `None` does not compare.
     pub expected: Option<Option<Position>>,
+    /// Answer before it is durable: it is stored within about a second, together with others, and the last of several moves
+    /// stands for all of them. Not with `expected`, and not for a deletion.
+    pub relaxed: bool,
 }
 
 /// What a store knows of itself.
@@ -387,6 +428,10 @@ pub struct StoreInfo {
     pub damage: Vec<Damage>,
     /// How the scrub does.
     pub scrub: ScrubInfo,
+    /// What the disk is used for.
+    pub space: SpaceInfo,
+    /// How cursors do.
+    pub cursors: CursorsInfo,
 }
 
 /// How the reading of everything in the background does.
@@ -464,6 +509,10 @@ pub trait Store: Send + Sync + 'static {
     /// Asks where a cursor stands.
     fn cursor(&self, room: &RoomName, name: &str, tag: u64, to: &Arc<Mailbox>);
 
-    /// Moves a cursor; durable when the notice comes.
+    /// Moves a cursor; durable when the notice comes, unless it is relaxed.
     fn set_cursor(&self, set: SetCursor, tag: u64, to: &Arc<Mailbox>);
+
+    /// Asks for something, or for a change, of a room, the cursors of a room, or the store itself. The outcome is posted as
+    /// [`Notice::Answer`]; changes are durable then.
+    fn ask(&self, ask: Ask, tag: u64, to: &Arc<Mailbox>);
 }

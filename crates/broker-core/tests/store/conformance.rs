@@ -517,6 +517,7 @@ fn set_cursor(set: &Move) -> SetCursor {
         name: cursor_name(set.name),
         to: set.to.map(position),
         expected: set.expected.map(|expected| expected.map(position)),
+        relaxed: false,
     }
 }
 

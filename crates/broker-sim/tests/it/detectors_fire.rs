@@ -311,6 +311,7 @@ fn one_cursor_more() -> StoreError {
             name: n.to_string(),
             to: Some(Position::new(Epoch::new(1), Seq::new(1))),
             expected: None,
+            relaxed: false,
         };
         store.set_cursor(set, n, &mailbox);
         if n % 4000 == 0 || n == CURSORS_MAX {

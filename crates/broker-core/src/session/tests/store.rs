@@ -4,7 +4,7 @@ use broker_proto::{Position, RoomName, Seq};
 
 use crate::clock::{ManualClock, SeededRandom};
 use crate::store::{
-    Append, Busy, Claims, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange, ReadReply,
+    Append, Ask, Busy, Claims, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange, ReadReply,
     SessionId, SetCursor, Store, StoreError, StoreInfo,
 };
 use crate::sync::{Arc, Mutex, lock};
@@ -188,6 +188,10 @@ impl Store for Gate {
 
     fn set_cursor(&self, set: SetCursor, tag: u64, to: &Arc<Mailbox>) {
         self.inner.set_cursor(set, tag, to);
+    }
+
+    fn ask(&self, ask: Ask, tag: u64, to: &Arc<Mailbox>) {
+        self.inner.ask(ask, tag, to);
     }
 }
 

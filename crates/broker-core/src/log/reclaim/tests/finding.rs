@@ -1,7 +1,7 @@
 //! How much of a room is kept, and which rooms a segment holds.
 
 use super::*;
-use crate::log::find::{find_bytes, rooms_of};
+use crate::log::find::find_bytes;
 
 /// Finds the place as it is said, by looking at all records.
 fn expected(records: &[Vec<u8>], bytes: u64) -> Seq {
@@ -42,24 +42,4 @@ fn the_oldest_seq_behind_which_there_are_so_many_bytes() {
         let found = find_bytes(&log.segments, &wanted, total).unwrap();
         assert_eq!(found, Seq::new(200), "what is not kept does not come back");
     }
-}
-
-#[test]
-fn the_rooms_of_a_segment_with_their_last_seqs_and_bytes() {
-    let disk = filled();
-    let log = log_of(&disk);
-    let mut last: BTreeMap<RoomId, Seq> = BTreeMap::new();
-    let mut bytes = 0;
-    for (segment, _) in log.segments.spans() {
-        for (room, seq, here) in rooms_of(&log.segments, &segment).unwrap() {
-            assert!(last.insert(room, seq).is_none_or(|before| before < seq));
-            bytes += here;
-        }
-    }
-    let (lobby, slot) = log.slot("lobby");
-    let records = ["lobby", "hall", "cellar"].map(|room| log.records(room, Seq::FIRST));
-    let total: usize = records.iter().flatten().map(Vec::len).sum();
-    let active = log.segments.newest().unwrap().base;
-    assert!(last[&lobby] <= slot.head && bytes <= total as u64);
-    assert!(active > LogPosition::START && bytes * 10 > total as u64 * 8);
 }
