@@ -463,7 +463,9 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// Those of the disk; the footer is then made again when it is needed.
     pub(crate) fn write_footer(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        let Some(end) = segment.end() else {
+        // One that was replaced meanwhile needs none.
+        let end = segment.end().filter(|_| self.lists(segment.header.name));
+        let Some(end) = end else {
             return Ok(());
         };
         let index = self.look(segment)?;
