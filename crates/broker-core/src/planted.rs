@@ -64,6 +64,14 @@ pub(crate) enum Bug {
     SecondMarkVouches,
     /// Shows readers that a room was trimmed before the record of it is durable.
     TrimNotSynced,
+    /// Gives a segment that was written anew its name before it is synced.
+    PackedUnsynced,
+    /// Deletes segments before the one that stands for them has its name.
+    DeletedBeforeRename,
+    /// Deletes segments of which the state is not in two checkpoints yet.
+    DeletedUncovered,
+    /// Loads segments that another one stands for.
+    SupersededLoaded,
     /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
@@ -124,6 +132,10 @@ impl Bug {
         (Self::ResendRuleOff, "resend_rule_off"),
         (Self::SecondMarkVouches, "second_mark_vouches"),
         (Self::TrimNotSynced, "trim_not_synced"),
+        (Self::PackedUnsynced, "packed_unsynced"),
+        (Self::DeletedBeforeRename, "deleted_before_rename"),
+        (Self::DeletedUncovered, "deleted_uncovered"),
+        (Self::SupersededLoaded, "superseded_loaded"),
         #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,

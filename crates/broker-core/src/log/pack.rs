@@ -23,6 +23,7 @@ use super::recovery::FEATURE_LEVEL;
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentName};
 use super::state_record::{RawRecord, kind, stamp};
 use super::storage::{AlignedBuf, Storage, StorageFile};
+use crate::planted::{Bug, planted};
 
 /// Unit of writes.
 const WRITE_UNIT: u64 = 4096;
@@ -131,6 +132,11 @@ pub(super) fn pack<S: Storage>(
             return Err(fault);
         }
     };
+    if planted(Bug::DeletedBeforeRename) {
+        for source in &job.run {
+            storage.delete(&source.header.name.file())?;
+        }
+    }
     let named = storage.rename(&temporary, &packed.header.name.file());
     named
         .and_then(|()| storage.sync_dir())
@@ -347,7 +353,9 @@ impl<'a, F: StorageFile> Packer<'a, F> {
         self.buf.clear();
         self.buf.extend_from_slice(&self.header.encode());
         self.file.write_at(0, self.buf.as_slice())?;
-        self.file.sync_all()?;
+        if !planted(Bug::PackedUnsynced) {
+            self.file.sync_all()?;
+        }
         Ok(Packed {
             header: self.header,
             index: self.index.finish(),

@@ -142,7 +142,7 @@ const TAKEN_BACK: &str = "has lost messages";
 const UNOPENED: &str = "the store cannot be opened";
 
 /// All of them.
-pub(super) static BUGS: [Planted; 34] = [
+pub(super) static BUGS: [Planted; 39] = [
     bug("ack_before_sync", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
@@ -208,6 +208,16 @@ pub(super) static BUGS: [Planted; 34] = [
         &MATRIX,
         &["tells of damage"],
     ),
+    bug("trim_not_synced", "P3", &MATRIX, &["shows seq"]),
+    bug(
+        "packed_unsynced",
+        "P1",
+        &MATRIX,
+        &[LOST, FALSE_ALARM, UNOPENED],
+    ),
+    bug("deleted_before_rename", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
+    bug("deleted_uncovered", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
+    bug("superseded_loaded", "P6", &MATRIX, &[UNOPENED, FALSE_ALARM]),
     bug("producers_forgotten", "P9", &MATRIX, &[DOUBLED]),
     bug("resend_rule_off", "P9", &RESENDS, &["left == right"]),
     bug("term_not_raised", "P7", &MATRIX, &[FORGOTTEN]),
