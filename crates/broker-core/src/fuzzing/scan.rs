@@ -243,6 +243,7 @@ pub fn scan(data: &[u8]) {
         checkpoint: LogPosition::NONE,
         batch_align: 4096,
         feature_level: 1,
+        data_end: LogPosition::START,
     };
     let limit = LogPosition::new(data.len() as u64 / 8 * 8);
     for is_sealed in [false, true] {

@@ -64,6 +64,16 @@ pub enum RecoveryError {
         /// Where it begins.
         base: LogPosition,
     },
+    /// Two segment files stand for some of the same segments, and neither for all of the other's.
+    #[error(
+        "{file} and {other} stand for the same part of the log; one of them does not belong here, nothing was changed"
+    )]
+    Ambiguous {
+        /// The later segment file.
+        file: String,
+        /// The other one.
+        other: String,
+    },
     /// The log holds a record that this program must understand and does not.
     #[error(
         "the log has a record of kind {kind} at position {at} that this program does not know and may not skip; use a newer program, nothing was changed"
@@ -108,6 +118,7 @@ impl RecoveryError {
             Self::Foreign { .. }
             | Self::Unreadable { .. }
             | Self::Overlap { .. }
+            | Self::Ambiguous { .. }
             | Self::TermsUsedUp
             | Self::Io { .. }
             | Self::Write { .. } => ExitClass::Disk,

@@ -27,10 +27,12 @@ pub(crate) const ENTRY_SPACING: u64 = 32 << 10;
 const UNKNOWN_TIME: Micros = Micros::new(i64::MIN);
 
 const MAGIC: [u8; 8] = *b"BRKRIDX\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 64;
 const ROOM_BYTES: usize = 48;
-const ENTRY_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 32;
+/// Set in the head of a footer when part of the segment could not be read.
+const PARTIAL: u32 = 1;
 
 /// A place to begin reading a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) at: LogPosition,
     /// The latest time of any message of the room before this place.
     pub(crate) time_before: Micros,
+    /// Bytes of the room's records in this segment before this place.
+    pub(crate) bytes_before: u64,
 }
 
 /// One room within one segment.
@@ -52,10 +56,23 @@ pub(crate) struct RoomIndex {
     /// Where the room's newest message before this segment lies; `NONE` if this segment has its
     /// first.
     pub(crate) previous: LogPosition,
+    /// Bytes of the room's records in this segment.
+    pub(crate) bytes: u64,
     pub(crate) entries: Vec<Entry>,
 }
 
 impl RoomIndex {
+    /// Bytes of the records of which a reader can still ask, when it may ask for none before `first`: at
+    /// least these, as what is known of places is coarser.
+    pub(crate) fn bytes_from(&self, first: Seq) -> u64 {
+        if first > self.last_seq {
+            return 0;
+        }
+        let before = self.entry_for(first);
+        let before = before.map_or(0, |(entry, _)| entry.bytes_before);
+        self.bytes.saturating_sub(before)
+    }
+
     /// The first seq of the room in this segment.
     pub(crate) fn first_seq(&self) -> Seq {
         self.entries.first().map_or(Seq::NONE, |entry| entry.seq)
@@ -86,6 +103,19 @@ impl RoomIndex {
         self.entry_and_next(after.checked_sub(1)?)
     }
 
+    /// The last entry behind which there are more than so many bytes of records, with the place and the seq of the next one.
+    pub(crate) fn entry_exceeding(
+        &self,
+        bytes: u64,
+    ) -> Option<(Entry, Option<(LogPosition, Seq)>)> {
+        let after = self
+            .entries
+            .partition_point(|entry| self.bytes.saturating_sub(entry.bytes_before) > bytes);
+        let entry = self.entries.get(after.checked_sub(1)?)?;
+        let next = self.entries.get(after).map(|next| (next.at, next.seq));
+        Some((*entry, next))
+    }
+
     fn entry_and_next(&self, at: usize) -> Option<(Entry, Option<LogPosition>)> {
         Some((
             *self.entries.get(at)?,
@@ -98,6 +128,8 @@ impl RoomIndex {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SegmentIndex {
     rooms: HashMap<RoomId, RoomIndex>,
+    /// Whether part of the segment could not be read, so that there may be more than it tells.
+    is_partial: bool,
 }
 
 impl SegmentIndex {
@@ -115,6 +147,7 @@ impl SegmentIndex {
             last_seq: Seq::NONE,
             last_time: time_before,
             previous,
+            bytes: 0,
             entries: Vec::new(),
         });
         if room
@@ -126,14 +159,26 @@ impl SegmentIndex {
                 seq: run.first_seq,
                 at,
                 time_before: room.last_time,
+                bytes_before: room.bytes,
             });
         }
+        room.bytes += u64::from(run.bytes);
         room.last_seq = run.last_seq();
         room.last_time = room.last_time.max(time);
     }
 
     pub(crate) fn room(&self, room: RoomId) -> Option<&RoomIndex> {
         self.rooms.get(&room)
+    }
+
+    /// All rooms, in no order.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = (RoomId, &RoomIndex)> {
+        self.rooms.iter().map(|(id, room)| (*id, room))
+    }
+
+    /// Whether the segment may hold more than this tells.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// Roughly how many bytes of memory it takes.
@@ -162,12 +207,14 @@ impl SegmentIndex {
             put(&mut row, 8, &room.last_seq.get().to_le_bytes());
             put(&mut row, 16, &room.last_time.get().to_le_bytes());
             put(&mut row, 24, &room.previous.get().to_le_bytes());
+            put(&mut row, 32, &room.bytes.to_le_bytes());
             rooms.extend_from_slice(&row);
             for entry in &room.entries {
                 let mut row = [0; ENTRY_BYTES];
                 put(&mut row, 0, &entry.seq.get().to_le_bytes());
                 put(&mut row, 8, &entry.at.get().to_le_bytes());
                 put(&mut row, 16, &entry.time_before.get().to_le_bytes());
+                put(&mut row, 24, &entry.bytes_before.to_le_bytes());
                 entries.extend_from_slice(&row);
             }
         }
@@ -182,6 +229,8 @@ impl SegmentIndex {
             &u32::try_from(ids.len()).unwrap_or(0).to_le_bytes(),
         );
         put(&mut head, 32, &end.get().to_le_bytes());
+        let flags = if self.is_partial { PARTIAL } else { 0 };
+        put(&mut head, 40, &flags.to_le_bytes());
         let crc = footer_crc(&head, &rooms, &entries);
         put(&mut head, 8, &crc.to_le_bytes());
         [&head[..], &rooms, &entries].concat()
@@ -212,6 +261,7 @@ impl SegmentIndex {
                 seq: Seq::new(fields.u64(0)),
                 at: LogPosition::new(fields.u64(8)),
                 time_before: Micros::new(fields.i64(16)),
+                bytes_before: fields.u64(24),
             }
         });
         let mut rooms = HashMap::with_capacity(count);
@@ -221,11 +271,14 @@ impl SegmentIndex {
                 last_seq: Seq::new(fields.u64(8)),
                 last_time: Micros::new(fields.i64(16)),
                 previous: LogPosition::new(fields.u64(24)),
+                bytes: fields.u64(32),
                 entries: entries.by_ref().take(fields.u32(4) as usize).collect(),
             };
             rooms.insert(RoomId::new(fields.u32(0)), room);
         }
-        Some((Self { rooms }, LogPosition::new(fields.u64(32))))
+        let is_partial = fields.u32(40) & PARTIAL != 0;
+        let end = LogPosition::new(fields.u64(32));
+        Some((Self { rooms, is_partial }, end))
     }
 }
 
@@ -265,6 +318,11 @@ impl IndexBuilder {
             }
             at += record.bytes.len();
         }
+    }
+
+    /// Notes that part of the segment cannot be read.
+    pub(crate) fn miss(&mut self) {
+        self.index.is_partial = true;
     }
 
     /// Takes the messages of one room in one batch.
@@ -349,11 +407,22 @@ mod tests {
         let (entry, _) = room.entry_for_time(Micros::new(50)).unwrap();
         assert!(entry.time_before < Micros::new(50));
         assert_eq!(room.first_seq(), Seq::FIRST);
+        let (entry, next) = room.entry_for(Seq::new(50)).unwrap();
+        assert!(entry.bytes_before <= 49 * 100 && next.is_some());
+        assert_eq!(
+            room.bytes_from(Seq::new(50)),
+            room.bytes - entry.bytes_before
+        );
+        assert_eq!(room.bytes_from(Seq::FIRST), room.bytes);
+        assert_eq!(room.bytes, 34 * 400);
+        assert_eq!(room.bytes_from(Seq::new(137)), 0);
     }
 
     #[test]
     fn a_footer_is_believed_only_when_every_bit_is_right() {
         let (index, name) = index();
+        let mut index = index;
+        index.is_partial = true;
         let bytes = index.encode(name, LogPosition::new(900_000));
         assert_eq!(
             SegmentIndex::decode(&bytes, name),

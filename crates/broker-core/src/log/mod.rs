@@ -4,15 +4,34 @@ pub mod batch;
 mod blocks;
 pub(crate) mod builder;
 mod bytes;
+mod catalog;
 pub(crate) mod check;
+mod checkpoints;
 pub mod damage;
 mod error;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "limits on how much a room keeps ask for it from the next step on"
+    )
+)]
+pub(crate) mod find;
 mod index;
 pub mod inspect;
 mod layouts;
 mod open_files;
+mod pack;
 pub mod position;
 pub(crate) mod reader;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the engine gives back space from the next step on"
+    )
+)]
+pub(crate) mod reclaim;
 pub(crate) mod recovery;
 mod replay;
 pub(crate) mod scan;

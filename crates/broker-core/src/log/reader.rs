@@ -6,7 +6,7 @@
 
 use std::io;
 
-use broker_proto::{Micros, RoomId, Seq, SkipRange, SkipReason};
+use broker_proto::{RoomId, Seq, SkipRange, SkipReason};
 use bytes::Bytes;
 
 use super::check::batch_damage;
@@ -26,6 +26,8 @@ use crate::sync::Arc;
 
 /// Most that one read takes from the disk at a time, in bytes.
 const READ_AHEAD: usize = 256 << 10;
+/// How often a read begins again because a segment was replaced under way.
+const RESTARTS_MAX: usize = 8;
 /// What is handed out is copied when it is less than this part of what it would keep in memory.
 const PIN_SHARE: usize = 4;
 
@@ -174,7 +176,7 @@ pub(crate) fn read_disk<S: Storage>(
     wanted: &Wanted,
     reply: ReadReply,
 ) -> io::Result<(ReadReply, bool)> {
-    let found = read_segments(segments, wanted, reply.clone())?;
+    let found = until_found(|| read_segments(segments, wanted, reply.clone()))?;
     if found.0.skip.is_none() || wanted.hint == Hint::default() {
         return Ok(found);
     }
@@ -184,7 +186,22 @@ pub(crate) fn read_disk<S: Storage>(
         hint: Hint::default(),
         ..*wanted
     };
-    read_segments(segments, &unhinted, reply)
+    until_found(|| read_segments(segments, &unhinted, reply.clone()))
+}
+
+/// Begins again, with the segments as they are then, when one of them was replaced under way: that happens to one read
+/// after the other only if files are gone that should not be.
+///
+/// # Errors
+/// Those of `read`.
+pub(super) fn until_found<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..RESTARTS_MAX {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    read()
 }
 
 fn read_segments<S: Storage>(
@@ -207,7 +224,7 @@ fn read_segments<S: Storage>(
         if !more || collected.next > wanted.head {
             break;
         }
-        match segments.after(&segment) {
+        match segments.after(&segment)? {
             Some(next) => segment = next,
             None => {
                 // The end of the log: what has not come up to the head is gone.
@@ -252,7 +269,7 @@ fn find_segment<S: Storage>(
                 next
             }
             // Not in this one, though the chain led here: part of it is lost.
-            None => segments.before(&segment),
+            None => segments.before(&segment)?,
         };
     }
     Ok(earliest)
@@ -348,7 +365,7 @@ fn index<'a, S: Storage>(
     segments.index(segment)
 }
 
-fn open<S: Storage>(
+pub(super) fn open<S: Storage>(
     segments: &Segments<S>,
     segment: &Segment,
     wanted: &Wanted,
@@ -361,6 +378,11 @@ fn open<S: Storage>(
     } else {
         segments.files().get(segments.storage(), name)?
     };
+    if !segments.lists(name) {
+        // Kept open, a file that was deleted would go on taking space.
+        segments.files().close(name);
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let ahead = (wanted.bytes_max as usize).clamp(16 << 10, READ_AHEAD);
     let window = Window::shared(file, segment.header.clone(), ahead, limit);
     let window = window.into_blocks(segments.blocks()).sparse();
@@ -569,73 +591,5 @@ fn unpin<F: StorageFile>(records: Bytes, window: &Window<F>) -> Bytes {
         Bytes::copy_from_slice(&records)
     } else {
         records
-    }
-}
-
-/// Finds the first message whose running maximum of time is `time` or later; one past the head when
-/// there is none.
-///
-/// # Errors
-/// Those of the disk.
-pub(crate) fn find_time<S: Storage>(
-    segments: &Segments<S>,
-    wanted: &Wanted,
-    time: Micros,
-) -> io::Result<Seq> {
-    let end = Seq::new(wanted.head.get() + 1);
-    let mut at = segments.holding(wanted.last_at);
-    let mut start = None;
-    while let Some(segment) = at {
-        let found = {
-            let index = segments.index(&segment)?;
-            index.room(wanted.room).map(|room| {
-                (
-                    room.entry_for_time(time).map(|(entry, _)| entry),
-                    room.previous,
-                    room.knows_times(),
-                )
-            })
-        };
-        let Some((entry, previous, is_sure)) = found else {
-            at = segments.before(&segment);
-            continue;
-        };
-        if entry.is_none() && previous == LogPosition::NONE {
-            return Ok(wanted.from);
-        }
-        let earlier = segments
-            .holding(previous)
-            .filter(|earlier| earlier.header.name < segment.header.name);
-        start = entry.map(|entry| (segment, entry));
-        if start.is_some() && is_sure {
-            break;
-        }
-        // It lies further back, or may do so.
-        at = earlier;
-    }
-    let Some((mut segment, entry)) = start else {
-        return Ok(wanted.from);
-    };
-    let mut from = entry.at;
-    loop {
-        let limit = segment.end().unwrap_or(wanted.durable).min(wanted.durable);
-        let mut scanner = Scanner::new(open(segments, &segment, wanted, limit)?, from, limit);
-        loop {
-            match scanner.step()? {
-                // Times never differ within a batch, and only a later batch raises the maximum.
-                Step::Batch(view) if view.head.time >= time.get() => {
-                    if let Some(run) = view.run(wanted.room) {
-                        return Ok(run.first_seq.max(wanted.from));
-                    }
-                }
-                Step::Batch(_) | Step::Lost { .. } => {}
-                Step::End => break,
-            }
-        }
-        match segments.after(&segment) {
-            Some(next) => segment = next,
-            None => return Ok(end),
-        }
-        from = segment.header.base;
     }
 }

@@ -15,31 +15,29 @@
 //! is missing, that tail is copied into a new segment before anybody is served, because after a
 //! failed sync the page cache may show what the disk does not have.
 
-use std::cmp::Ordering;
-use std::io;
+use std::{io, mem};
 
 use broker_proto::StoreId;
 use bytes::Bytes;
 
 use super::batch::{BATCH_BYTES_MAX, BatchHead, BatchKind};
+use super::catalog::{Catalog, before, delete_leftovers, io_of};
 use super::check::batch_damage;
+use super::checkpoints::older_checkpoint;
 use super::damage::{DamagePart, Place};
 use super::error::RecoveryError;
 use super::index::{IndexBuilder, SegmentIndex};
-use super::position::{LogPosition, Marker};
+use super::position::LogPosition;
 use super::replay::{Pass, Replay};
 use super::scan::{Scanner, Step, head_at, next_head, whole_batch};
-use super::segment::{
-    DATA_OFFSET, FORMAT_VERSION, HeaderFault, SegmentHeader, SegmentId, SegmentName,
-};
-use super::spare::is_spare_name;
+use super::segment::{SegmentHeader, SegmentId};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
 
 use crate::planted::{Bug, planted};
 
-/// What this program understands of a store.
-pub const FEATURE_LEVEL: u32 = 1;
+/// What this program understands of a store: from 2 on, segments may have been rewritten or deleted.
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Read this much at a time while replaying.
 const READ_AHEAD: usize = 1 << 20;
@@ -64,7 +62,11 @@ pub(crate) struct Recovered {
     pub(crate) clean: bool,
     /// Size of the last segment's file.
     pub(crate) last_file_bytes: u64,
+    /// Where the checkpoint begins that was taken over; `NONE` without one.
     pub(crate) checkpoint: LogPosition,
+    /// Where the older of the two newest complete checkpoints begins: of what lies wholly before, only messages are still
+    /// wanted.
+    pub(crate) covered: LogPosition,
     pub(crate) last_term: u64,
     pub(crate) last_segment: SegmentId,
     /// Bytes behind the last whole batch that were not zero.
@@ -74,7 +76,8 @@ pub(crate) struct Recovered {
 /// Told how far the replay is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Reads the log of a store; changes nothing but left-over temporary files.
+/// Reads the log of a store; changes nothing but that files are deleted that hold nothing, and, when all has been read,
+/// those that another file stands for.
 ///
 /// # Errors
 /// [`RecoveryError`]; nothing is lost then.
@@ -83,7 +86,8 @@ pub(crate) fn recover<S: Storage>(
     store: StoreId,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoveryError> {
-    let mut segments = find_segments(storage, store)?;
+    let catalog = Catalog::read(storage, store)?;
+    let segments = &catalog.headers;
     let Some(last) = segments.last().cloned() else {
         return Ok(empty());
     };
@@ -95,7 +99,9 @@ pub(crate) fn recover<S: Storage>(
             .open_read(&last.name.file())
             .and_then(|file| file.len()),
     )?;
-    let ends = in_file(&last, find_end(&mut window, last.base))?;
+    let mut ends = in_file(&last, find_end(&mut window, last.base))?;
+    // Only when all that came after it are gone.
+    ends.proven = ends.proven.max(last.packed_end().unwrap_or_default());
     let checkpoint = ends
         .checkpoint
         .or(Some(last.checkpoint))
@@ -110,18 +116,21 @@ pub(crate) fn recover<S: Storage>(
         last_file_bytes,
         checkpoint: checkpoint.unwrap_or(LogPosition::NONE),
         last_term: last_term.max(ends.term),
-        last_segment: last.name.id,
+        covered: LogPosition::START,
+        last_segment: *last.covers().end(),
         torn_bytes: 0,
     };
-    let mut limits: Vec<LogPosition> = segments.iter().skip(1).map(|header| header.base).collect();
-    limits.push(ends.proven);
-    recovered.segments = segments.drain(..).zip(limits).collect();
+    let next = segments.iter().skip(1).map(|header| header.base);
+    let limits = next.chain([ends.proven]).zip(segments.iter());
+    recovered.segments = limits
+        .map(|(limit, header)| (header.clone(), header.packed_end().unwrap_or(limit)))
+        .collect();
     let mended = recovered.segments.iter().map(|(header, _)| header);
     let mended = mended.filter(|header| header.store.is_none());
     let places: Vec<Place> = mended
         .map(|header| Place::of_file(header.name.file(), 0, header.base, DamagePart::Header))
         .collect();
-    replay_proven(storage, &mut recovered, checkpoint, progress)?;
+    replay_proven(storage, &mut recovered, progress)?;
     places
         .into_iter()
         .for_each(|place| recovered.state.damage(place));
@@ -139,6 +148,7 @@ pub(crate) fn recover<S: Storage>(
     if planted(Bug::ProducersForgotten) {
         recovered.state.producers = crate::store::Producers::default();
     }
+    delete_leftovers(storage, &catalog);
     Ok(recovered)
 }
 
@@ -152,148 +162,11 @@ fn empty() -> Recovered {
         clean: false,
         last_file_bytes: 0,
         checkpoint: LogPosition::NONE,
+        covered: LogPosition::START,
         last_term: 0,
         last_segment: SegmentId(0),
         torn_bytes: 0,
     }
-}
-
-/// The segment that came before this one, as far as it is known which that was.
-pub(crate) fn before(header: &SegmentHeader) -> SegmentName {
-    let id = match header.previous.0 {
-        0 => header.name.id.0.saturating_sub(1),
-        known => known,
-    };
-    SegmentName {
-        id: SegmentId(id),
-        generation: 0,
-    }
-}
-
-/// The headers of all segments, in order. Spares of a leader that was killed are removed: they hold
-/// nothing. Any other file that is not exactly a segment is left alone.
-fn find_segments<S: Storage>(
-    storage: &S,
-    store: StoreId,
-) -> Result<Vec<SegmentHeader>, RecoveryError> {
-    let mut headers: Vec<SegmentHeader> = Vec::new();
-    for file in io_of("the directory", storage.list())? {
-        if is_spare_name(&file) {
-            // Only space is lost if it stays.
-            let _ = storage.delete(&file);
-        }
-        if let Some(name) = parse_name(&file) {
-            match read_header(storage, &file, name) {
-                Err(RecoveryError::Unreadable { .. }) if planted(Bug::UnreadableDeleted) => {
-                    io_of(&file, storage.delete(&file))?;
-                }
-                header => headers.push(header?),
-            }
-        }
-    }
-    headers.sort_by_key(|header| header.name);
-    check_put_together(&headers)?;
-    let mut previous = LogPosition::START;
-    for header in &headers {
-        let file = header.name.file();
-        // A header that was put together does not know whose it is.
-        if header.store != store && !header.store.is_none() {
-            return Err(RecoveryError::Foreign {
-                file,
-                found: header.store,
-                expected: store,
-            });
-        }
-        if header.feature_level > FEATURE_LEVEL {
-            return Err(RecoveryError::NewerFeatures {
-                file,
-                level: header.feature_level,
-                known: FEATURE_LEVEL,
-            });
-        }
-        if header.base < previous {
-            return Err(RecoveryError::Overlap {
-                file,
-                base: header.base,
-            });
-        }
-        previous = header.base;
-    }
-    Ok(headers)
-}
-
-/// Where a disk wrote a batch of another segment over the first one of this, a header cannot be put
-/// together: the marker is that of the other, or the place does not lie between the neighbours.
-fn check_put_together(headers: &[SegmentHeader]) -> Result<(), RecoveryError> {
-    for (at, header) in headers.iter().enumerate() {
-        if !header.store.is_none() {
-            continue;
-        }
-        let belongs_elsewhere = headers
-            .iter()
-            .enumerate()
-            .any(|(n, other)| match n.cmp(&at) {
-                Ordering::Less => other.base > header.base || other.marker == header.marker,
-                Ordering::Equal => false,
-                Ordering::Greater => other.base < header.base || other.marker == header.marker,
-            });
-        if belongs_elsewhere {
-            return Err(RecoveryError::Unreadable {
-                file: header.name.file(),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn parse_name(file: &str) -> Option<SegmentName> {
-    if planted(Bug::TemporaryFileLoaded) {
-        return SegmentName::parse(file.get(..25)?);
-    }
-    SegmentName::parse(file)
-}
-
-fn read_header<S: Storage>(
-    storage: &S,
-    file: &str,
-    name: SegmentName,
-) -> Result<SegmentHeader, RecoveryError> {
-    let opened = io_of(file, storage.open_read(file))?;
-    let mut block = vec![0; usize::try_from(DATA_OFFSET).unwrap_or(0) + super::batch::HEAD_BYTES];
-    let read = io_of(file, opened.read_at(0, &mut block))?;
-    let block = block.get(..read).unwrap_or_default();
-    match SegmentHeader::parse(block) {
-        Ok(header) if header.name == name => Ok(header),
-        Err(HeaderFault::Newer { version }) => Err(RecoveryError::Newer {
-            file: file.to_owned(),
-            version,
-            known: FORMAT_VERSION,
-        }),
-        _ => header_from_first_batch(block, name).ok_or_else(|| RecoveryError::Unreadable {
-            file: file.to_owned(),
-        }),
-    }
-}
-
-/// A header that is lost can be made again: the marker heads the first batch, and the batch knows
-/// its place. What it does not know is not needed for reading.
-pub(crate) fn header_from_first_batch(block: &[u8], name: SegmentName) -> Option<SegmentHeader> {
-    let batch = block.get(usize::try_from(DATA_OFFSET).ok()?..)?;
-    let marker = Marker(u64::from_le_bytes(*batch.first_chunk()?));
-    let head = BatchHead::parse_any(batch, marker)?;
-    Some(SegmentHeader {
-        store: StoreId::NONE,
-        name,
-        covers_last: name.id,
-        marker,
-        base: head.position,
-        term: head.term,
-        created: head.time,
-        previous: SegmentId(0),
-        checkpoint: head.checkpoint,
-        batch_align: 4096,
-        feature_level: 0,
-    })
 }
 
 fn open<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<Window<S::File>, RecoveryError> {
@@ -355,21 +228,41 @@ pub(crate) fn find_end<F: StorageFile>(
     }
 }
 
+/// Takes over the newest checkpoint, or the one before it where that is damaged; says where to go on from. Without either
+/// that is the beginning: whatever a checkpoint said is in the log as well, as long as nothing of it was given up.
+fn start_from_checkpoint<S: Storage>(
+    storage: &S,
+    recovered: &mut Recovered,
+) -> Result<LogPosition, RecoveryError> {
+    let newest = recovered.checkpoint;
+    if newest == LogPosition::NONE {
+        return Ok(LogPosition::START);
+    }
+    let older = older_checkpoint(storage, &recovered.segments, newest);
+    let older = io_of("the log at its last checkpoint", older)?;
+    if apply_checkpoint(storage, recovered, newest)? {
+        recovered.covered = older.unwrap_or(LogPosition::START);
+        return Ok(newest);
+    }
+    recovered.checkpoint = LogPosition::NONE;
+    if let Some(older) = older
+        && apply_checkpoint(storage, recovered, older)?
+    {
+        recovered.checkpoint = older;
+        return Ok(older);
+    }
+    tracing::warn!("no checkpoint can be read; the whole log is replayed");
+    Ok(LogPosition::START)
+}
+
 /// Applies the checkpoint and everything after its beginning, up to what is proven.
 fn replay_proven<S: Storage>(
     storage: &S,
     recovered: &mut Recovered,
-    checkpoint: Option<LogPosition>,
     progress: Progress<'_>,
 ) -> Result<(), RecoveryError> {
-    let first = match checkpoint {
-        Some(begin) if apply_checkpoint(storage, recovered, begin)? => {
-            recovered.state.told_upto = begin;
-            begin
-        }
-        // Whatever a checkpoint said is in the log as well.
-        _ => LogPosition::START,
-    };
+    let first = start_from_checkpoint(storage, recovered)?;
+    recovered.state.told_upto = first;
     let last_base = recovered
         .segments
         .last()
@@ -439,8 +332,11 @@ fn apply_checkpoint<S: Storage>(
     }
     let is_whole = recovered.state.checkpoint_is_whole || planted(Bug::CheckpointBelievedInPart);
     if !is_whole {
-        tracing::warn!(%begin, "the last checkpoint is damaged; the whole log is replayed");
-        recovered.state = Replay::default();
+        tracing::warn!(%begin, "a checkpoint is damaged and not used");
+        let places = mem::take(&mut recovered.state).places;
+        places
+            .into_iter()
+            .for_each(|place| recovered.state.damage(place));
         let holding = recovered.segments.iter().find(|(_, end)| *end > begin);
         if let Some((header, _)) = holding.or(recovered.segments.last()) {
             let place = Place::new(header, begin, begin, DamagePart::Checkpoint);
@@ -465,6 +361,9 @@ fn replay<F: StorageFile>(
                         state.damage(place);
                     }
                     if view.is_partial() {
+                        if let Some(index) = &mut index {
+                            index.miss();
+                        }
                         state.doubt(view.head.end());
                     }
                 }
@@ -474,6 +373,9 @@ fn replay<F: StorageFile>(
                 let header = scanner.window.header();
                 state.damage(Place::new(header, from, upto, DamagePart::Batch));
                 state.doubt(upto);
+                if let Some(index) = &mut index {
+                    index.miss();
+                }
             }
             Step::Lost { .. } => {}
             Step::End => return Ok(()),
@@ -575,13 +477,6 @@ fn is_torn_name(name: &str) -> bool {
         .and_then(|rest| rest.strip_suffix(".bin"));
     digits.is_some_and(|digits| {
         digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
-}
-
-fn io_of<T>(file: &str, result: io::Result<T>) -> Result<T, RecoveryError> {
-    result.map_err(|source| RecoveryError::Io {
-        file: file.to_owned(),
-        source,
     })
 }
 

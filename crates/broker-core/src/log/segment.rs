@@ -11,6 +11,7 @@
 //! where its predecessor ends.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use broker_proto::StoreId;
 
@@ -64,6 +65,12 @@ impl SegmentName {
         format!("{:016x}-{:04x}.idx", self.id.0, self.generation)
     }
 
+    /// Reads the name of a footer; anything that is not exactly one is not one.
+    #[must_use]
+    pub fn parse_footer(name: &str) -> Option<Self> {
+        Self::parse(&format!("{}.seg", name.strip_suffix(".idx")?))
+    }
+
     /// Reads the name of a segment file; anything that is not exactly one is not one.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -84,7 +91,7 @@ pub struct SegmentHeader {
     pub store: StoreId,
     /// Which segment.
     pub name: SegmentName,
-    /// The last segment that this file stands for; the same as its own unless segments were merged.
+    /// The last segment that this file stands for; the same as its own unless it was rewritten.
     pub covers_last: SegmentId,
     /// Heads every batch in this file.
     pub marker: Marker,
@@ -102,6 +109,8 @@ pub struct SegmentHeader {
     pub batch_align: u32,
     /// What a program must understand to read the store.
     pub feature_level: u32,
+    /// Where its batches end, if it was rewritten; see [`Self::packed_end`]; else 0.
+    pub data_end: LogPosition,
 }
 
 /// Why a header cannot be used.
@@ -135,6 +144,7 @@ impl SegmentHeader {
         put(&mut copy, 88, &self.created.to_le_bytes());
         put(&mut copy, 96, &self.previous.0.to_le_bytes());
         put(&mut copy, 104, &self.checkpoint.get().to_le_bytes());
+        put(&mut copy, 112, &self.data_end.get().to_le_bytes());
         let crc = header_crc(&copy);
         put(&mut copy, 8, &crc.to_le_bytes());
         let mut out = vec![0; usize::try_from(DATA_OFFSET).unwrap_or(HEADER_BYTES)];
@@ -176,11 +186,7 @@ impl SegmentHeader {
         if version > FORMAT_VERSION {
             return Err(HeaderFault::Newer { version });
         }
-        let base = LogPosition::new(fields.u64(72));
-        if base > LogPosition::LAST {
-            return Err(HeaderFault::Damaged);
-        }
-        Ok(Self {
+        let header = Self {
             feature_level: fields.u32(16),
             batch_align: fields.u32(20),
             store: StoreId::new(fields.bytes16(24)),
@@ -190,12 +196,44 @@ impl SegmentHeader {
             },
             covers_last: SegmentId(fields.u64(48)),
             marker: Marker(fields.u64(64)),
-            base,
+            base: LogPosition::new(fields.u64(72)),
             term: fields.u64(80),
             created: fields.i64(88),
             previous: SegmentId(fields.u64(96)),
             checkpoint: LogPosition::new(fields.u64(104)),
-        })
+            data_end: LogPosition::new(fields.u64(112)),
+        };
+        let is_sane = header.base <= LogPosition::LAST
+            && header.packed_end().is_none_or(|end| {
+                (header.base..=LogPosition::LAST).contains(&end)
+                    && header.covers_last >= header.name.id
+            });
+        is_sane.then_some(header).ok_or(HeaderFault::Damaged)
+    }
+
+    /// Where its batches end, if it says so itself: a file that was rewritten does. Any other ends where
+    /// the next segment begins.
+    #[must_use]
+    pub fn packed_end(&self) -> Option<LogPosition> {
+        (self.name.generation > 0).then_some(self.data_end)
+    }
+
+    /// The segments that this file stands for.
+    #[must_use]
+    pub fn covers(&self) -> RangeInclusive<SegmentId> {
+        match self.name.generation {
+            0 => self.name.id..=self.name.id,
+            _ => self.name.id..=self.covers_last,
+        }
+    }
+
+    /// Whether this file stands for all that another one does, which is then not looked at any more.
+    #[must_use]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.covers(), other.covers());
+        self.name.generation > other.name.generation
+            && ours.contains(theirs.start())
+            && ours.contains(theirs.end())
     }
 
     /// Where in the file a place of the log lies.
@@ -238,6 +276,7 @@ mod tests {
             checkpoint: LogPosition::NONE,
             batch_align: 4096,
             feature_level: 1,
+            data_end: LogPosition::new(900),
         }
     }
 
@@ -249,6 +288,8 @@ mod tests {
         };
         assert_eq!(name.file(), "000000000000001f-0002.seg");
         assert_eq!(SegmentName::parse(&name.file()), Some(name));
+        assert_eq!(SegmentName::parse_footer(&name.footer()), Some(name));
+        assert_eq!(SegmentName::parse_footer(&name.file()), None);
         let others = [
             "000000000000001F-0002.seg",
             "1f-2.seg",
@@ -281,6 +322,45 @@ mod tests {
                 Err(HeaderFault::Damaged),
                 "bit {bit} of both"
             );
+        }
+    }
+
+    #[test]
+    fn a_rewritten_file_says_where_it_ends_and_whom_it_stands_for() {
+        let packed = SegmentHeader {
+            covers_last: SegmentId(6),
+            ..header()
+        };
+        assert_eq!(packed.packed_end(), Some(LogPosition::new(900)));
+        let of = |id, generation, last| SegmentHeader {
+            name: SegmentName {
+                id: SegmentId(id),
+                generation,
+            },
+            covers_last: SegmentId(last),
+            ..header()
+        };
+        assert_eq!(of(3, 0, 3).packed_end(), None);
+        let others = [
+            (of(3, 0, 3), true),
+            (of(6, 0, 6), true),
+            (of(7, 0, 7), false),
+            (of(2, 0, 2), false),
+            (of(4, 1, 5), false),
+        ];
+        for (other, expected) in others {
+            assert_eq!(packed.supersedes(&other), expected, "{other:?}");
+        }
+        assert!(of(3, 2, 6).supersedes(&packed));
+        assert!(!of(3, 2, 5).supersedes(&packed), "only part of it");
+        for (end, last) in [(799, 6), (1 << 63, 6), (900, 2)] {
+            let wrong = SegmentHeader {
+                data_end: LogPosition::new(end),
+                covers_last: SegmentId(last),
+                ..header()
+            };
+            let parsed = SegmentHeader::parse(&wrong.encode());
+            assert_eq!(parsed, Err(HeaderFault::Damaged), "{end} {last}");
         }
     }
 

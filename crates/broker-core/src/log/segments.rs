@@ -17,7 +17,7 @@ use super::layouts::Layouts;
 use super::open_files::OpenFiles;
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
-use super::segment::{SegmentHeader, SegmentId};
+use super::segment::{SegmentHeader, SegmentName};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
@@ -54,7 +54,9 @@ pub(crate) struct Segments<S: Storage> {
     list: RwLock<Vec<Arc<Segment>>>,
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
-    loaded: Mutex<VecDeque<(SegmentId, usize)>>,
+    loaded: Mutex<VecDeque<(SegmentName, usize)>>,
+    /// Rises whenever the list changes.
+    changes: AtomicU64,
     damage: DamageLog,
 }
 
@@ -102,6 +104,7 @@ impl<S: Storage> Segments<S> {
             list: RwLock::new(list.collect()),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
+            changes: AtomicU64::new(0),
             damage: DamageLog::default(),
         }
     }
@@ -123,6 +126,31 @@ impl<S: Storage> Segments<S> {
         let list = read(&self.list);
         let sealed = list.iter().filter(|segment| segment.end().is_some());
         sealed.cloned().collect()
+    }
+
+    /// All sealed segments, each with the place where the next one begins.
+    pub(crate) fn spans(&self) -> Vec<(Arc<Segment>, LogPosition)> {
+        let list = read(&self.list);
+        let pairs = list.iter().zip(list.iter().skip(1));
+        let sealed = pairs.filter(|(segment, _)| segment.end().is_some());
+        sealed
+            .map(|(segment, next)| (Arc::clone(segment), next.header.base))
+            .collect()
+    }
+
+    /// The header of the newest segment.
+    pub(crate) fn newest(&self) -> Option<SegmentHeader> {
+        Some(read(&self.list).last()?.header.clone())
+    }
+
+    /// Rises whenever a segment comes or goes.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether a segment is still one of the log.
+    pub(crate) fn lists(&self, name: SegmentName) -> bool {
+        place_of(&read(&self.list), name).is_ok()
     }
 
     pub(crate) fn storage(&self) -> &Arc<S> {
@@ -156,17 +184,63 @@ impl<S: Storage> Segments<S> {
     }
 
     /// The segment before another.
-    pub(crate) fn before(&self, segment: &Segment) -> Option<Arc<Segment>> {
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when that one has been replaced: what came before it may lie in the same file now.
+    pub(crate) fn before(&self, segment: &Segment) -> io::Result<Option<Arc<Segment>>> {
         let list = read(&self.list);
-        let at = list.partition_point(|other| other.header.name < segment.header.name);
-        list.get(at.checked_sub(1)?).cloned()
+        let before = place_of(&list, segment.header.name)?.checked_sub(1);
+        Ok(before.and_then(|at| list.get(at)).cloned())
     }
 
     /// The segment after another.
-    pub(crate) fn after(&self, segment: &Segment) -> Option<Arc<Segment>> {
+    ///
+    /// # Errors
+    /// As [`Self::before`].
+    pub(crate) fn after(&self, segment: &Segment) -> io::Result<Option<Arc<Segment>>> {
         let list = read(&self.list);
-        let at = list.partition_point(|other| other.header.name <= segment.header.name);
-        list.get(at).cloned()
+        Ok(list.get(place_of(&list, segment.header.name)? + 1).cloned())
+    }
+
+    /// Puts one segment, or none, in the place of sealed neighbours, and lets go of their files: at any moment readers find
+    /// either the old ones or the new one. Nothing is done unless all of them are there.
+    pub(crate) fn replace(
+        &self,
+        run: &[Arc<Segment>],
+        new: Option<(SegmentHeader, SegmentIndex)>,
+    ) -> Option<Arc<Segment>> {
+        let new = new.map(|(header, index)| {
+            let bytes = index.memory_bytes();
+            let end = header.packed_end().unwrap_or(header.base);
+            let segment = Arc::new(Segment {
+                end: AtomicU64::new(end.get()),
+                index: Mutex::new(Some(Arc::new(index))),
+                header,
+            });
+            (segment, bytes)
+        });
+        {
+            let mut list = write(&self.list);
+            let from = place_of(&list, run.first()?.header.name).ok()?;
+            let there = list.get(from..from + run.len())?;
+            let is_same = there
+                .iter()
+                .zip(run)
+                .all(|(one, other)| one.header.name == other.header.name && one.end().is_some());
+            if !is_same {
+                return None;
+            }
+            let new = new.iter().map(|(segment, _)| Arc::clone(segment));
+            list.splice(from..from + run.len(), new);
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        for segment in run {
+            self.files.close(segment.header.name);
+            lock(&self.loaded).retain(|(name, _)| *name != segment.header.name);
+        }
+        let (segment, bytes) = new?;
+        self.account(segment.header.name, bytes);
+        Some(segment)
     }
 
     /// Notes a batch in the index of the active segment.
@@ -199,10 +273,11 @@ impl<S: Storage> Segments<S> {
             sealed.end.store(begun.header.base.get(), Ordering::Release);
         }
         list.push(begun);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         drop(active);
         drop(list);
         if let Some(sealed) = &sealed {
-            self.account(sealed.header.name.id, index.memory_bytes());
+            self.account(sealed.header.name, index.memory_bytes());
         }
         sealed
     }
@@ -245,9 +320,26 @@ impl<S: Storage> Segments<S> {
         if let Some(index) = self.index_in_memory(segment) {
             return Ok(index);
         }
-        let index = Arc::new(self.load(segment)?);
+        let index = Arc::new(self.load(segment)?.0);
         self.remember(segment, Arc::clone(&index));
         Ok(IndexView::Sealed(index))
+    }
+
+    /// The index of a sealed segment, for who goes through all of them: it takes no place in memory from those that readers
+    /// use. A footer that had to be made again is written.
+    ///
+    /// # Errors
+    /// Those of the disk, when it has to be made again.
+    pub(crate) fn look(&self, segment: &Segment) -> io::Result<Arc<SegmentIndex>> {
+        if let Some(index) = lock(&segment.index).clone() {
+            return Ok(index);
+        }
+        let (index, is_made_again) = self.load(segment)?;
+        if is_made_again && let Some(end) = segment.end() {
+            // It is only a hint.
+            let _ = self.put_footer(segment.header.name, end, &index);
+        }
+        Ok(Arc::new(index))
     }
 
     /// As [`Self::index`]; `None` when it is not in memory.
@@ -265,43 +357,44 @@ impl<S: Storage> Segments<S> {
     fn remember(&self, segment: &Arc<Segment>, index: Arc<SegmentIndex>) {
         let bytes = index.memory_bytes();
         *lock(&segment.index) = Some(index);
-        self.account(segment.header.name.id, bytes);
+        self.account(segment.header.name, bytes);
     }
 
     /// Notes that an index is in memory, and drops the oldest ones beyond the limit.
-    fn account(&self, id: SegmentId, bytes: usize) {
+    fn account(&self, name: SegmentName, bytes: usize) {
         let mut dropped = Vec::new();
         {
             let mut loaded = lock(&self.loaded);
-            loaded.retain(|(other, _)| *other != id);
-            loaded.push_back((id, bytes));
+            loaded.retain(|(other, _)| *other != name);
+            loaded.push_back((name, bytes));
             let mut total: usize = loaded.iter().map(|(_, bytes)| bytes).sum();
             while total > INDEX_BYTES_KEPT && loaded.len() > 1 {
-                let Some((id, bytes)) = loaded.pop_front() else {
+                let Some((name, bytes)) = loaded.pop_front() else {
                     break;
                 };
                 total -= bytes;
-                dropped.push(id);
+                dropped.push(name);
             }
         }
         let list = read(&self.list);
         for segment in list
             .iter()
-            .filter(|segment| dropped.contains(&segment.header.name.id))
+            .filter(|segment| dropped.contains(&segment.header.name))
         {
             *lock(&segment.index) = None;
         }
     }
 
-    fn load(&self, segment: &Segment) -> io::Result<SegmentIndex> {
+    /// The index of a sealed segment, and whether it had to be made again.
+    fn load(&self, segment: &Segment) -> io::Result<(SegmentIndex, bool)> {
         let name = segment.header.name;
         if let Some(bytes) = self.read_footer(&name.footer())
             && let Some((index, end)) = SegmentIndex::decode(&bytes, name)
             && Some(end) == segment.end()
         {
-            return Ok(index);
+            return Ok((index, false));
         }
-        self.rebuild(segment)
+        Ok((self.rebuild(segment)?, true))
     }
 
     fn read_footer(&self, name: &str) -> Option<Vec<u8>> {
@@ -331,6 +424,9 @@ impl<S: Storage> Segments<S> {
             match scanner.step()? {
                 Step::Batch(view) => {
                     let at = view.head.position;
+                    if view.is_partial() {
+                        builder.miss();
+                    }
                     for run in view.runs() {
                         if run.room.is_none() {
                             let place = at.plus(u64::from(run.offset));
@@ -341,7 +437,7 @@ impl<S: Storage> Segments<S> {
                         }
                     }
                 }
-                Step::Lost { .. } => {}
+                Step::Lost { .. } => builder.miss(),
                 Step::End => return Ok(builder.finish()),
             }
         }
@@ -355,12 +451,30 @@ impl<S: Storage> Segments<S> {
         let Some(end) = segment.end() else {
             return Ok(());
         };
-        let name = segment.header.name;
-        let bytes = self.index(segment)?.encode(name, end);
+        let index = self.look(segment)?;
+        self.put_footer(segment.header.name, end, &index)
+    }
+
+    fn put_footer(
+        &self,
+        name: SegmentName,
+        end: LogPosition,
+        index: &SegmentIndex,
+    ) -> io::Result<()> {
+        let bytes = index.encode(name, end);
         match self.storage.delete(&name.footer()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         self.storage.create(&name.footer())?.write_at(0, &bytes)
     }
+}
+
+/// Where in the list a segment stands.
+fn place_of(list: &[Arc<Segment>], name: SegmentName) -> io::Result<usize> {
+    let found = list.binary_search_by_key(&name, |other| other.header.name);
+    found.map_err(|_| {
+        let what = format!("{} was replaced", name.file());
+        io::Error::new(io::ErrorKind::NotFound, what)
+    })
 }

@@ -391,6 +391,7 @@ impl<S: Storage> LogWriter<S> {
             checkpoint: self.checkpoint,
             batch_align: u32::try_from(WRITE_UNIT).unwrap_or(0),
             feature_level: self.feature_level,
+            data_end: LogPosition::START,
         }
     }
 

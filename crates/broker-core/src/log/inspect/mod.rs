@@ -14,11 +14,13 @@ use std::io;
 use broker_proto::{RoomId, Seq, StoreId};
 
 use super::batch::BatchKind;
+use super::catalog::{before, put_together};
 use super::check::{header_block, header_damage, open_past_cache};
+use super::checkpoints::older_checkpoint;
 use super::damage::{DamagePart, Place};
 use super::index::SegmentIndex;
 use super::position::LogPosition;
-use super::recovery::{FEATURE_LEVEL, before, find_end, header_from_first_batch};
+use super::recovery::{FEATURE_LEVEL, find_end};
 use super::segment::{HeaderFault, SegmentHeader, SegmentId, SegmentName};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
@@ -197,6 +199,7 @@ impl<'a, S: Storage> Inspector<'a, S> {
         for name in names {
             inspector.look_at(name)?;
         }
+        inspector.remove_superseded();
         inspector.remove_misplaced(log);
         inspector.find_ends()?;
         Ok(inspector)
@@ -266,7 +269,7 @@ impl<'a, S: Storage> Inspector<'a, S> {
                 None
             }
             _ => {
-                let header = header_from_first_batch(&block, name);
+                let header = put_together(open_past_cache(self.storage, &file)?, &block, name)?;
                 if header.is_none() {
                     let detail = "neither header nor first batch can be read";
                     self.header_finding(FindingClass::Damaged, &file, Some(detail.to_owned()));
@@ -302,6 +305,21 @@ impl<'a, S: Storage> Inspector<'a, S> {
         });
     }
 
+    /// Leaves out files that another one stands for: they are deleted when the store is opened.
+    fn remove_superseded(&mut self) {
+        let headers = self.segments.iter().filter_map(|seen| seen.header.clone());
+        let headers: Vec<SegmentHeader> = headers.collect();
+        self.segments.retain(|seen| {
+            !headers.iter().any(|other| match &seen.header {
+                Some(header) => other.supersedes(header),
+                None => {
+                    other.name.generation > seen.name.generation
+                        && other.covers().contains(&seen.name.id)
+                }
+            })
+        });
+    }
+
     /// Leaves out segments of another store, and those that lie before the one before them.
     fn remove_misplaced(&mut self, log: Option<StoreId>) {
         let first = self.segments.iter().filter_map(|seen| seen.header.as_ref());
@@ -309,19 +327,25 @@ impl<'a, S: Storage> Inspector<'a, S> {
             let mut known = first.map(|header| header.store);
             known.find(|store| !store.is_none())
         });
-        let mut previous = LogPosition::START;
+        let mut previous: Option<SegmentHeader> = None;
         for seen in std::mem::take(&mut self.segments) {
             let Some(header) = &seen.header else {
                 self.segments.push(seen);
                 continue;
             };
             let foreign = !header.store.is_none() && log.is_some_and(|log| log != header.store);
+            let before = previous.as_ref();
             let detail = if foreign {
                 format!("it belongs to the log {}", header.store)
-            } else if header.base < previous {
+            } else if let Some(before) =
+                before.filter(|before| before.covers().contains(&header.name.id))
+            {
+                let other = before.name.file();
+                format!("{other} stands for some of the same segments")
+            } else if before.is_some_and(|before| header.base < reach(before)) {
                 format!("it begins at {}, before its predecessor does", header.base)
             } else {
-                previous = header.base;
+                previous = Some(header.clone());
                 self.segments.push(seen);
                 continue;
             };
@@ -331,7 +355,12 @@ impl<'a, S: Storage> Inspector<'a, S> {
 
     /// Finds where each segment ends, and what is missing between them.
     fn find_ends(&mut self) -> io::Result<()> {
-        let listed: Vec<SegmentName> = self.segments.iter().map(|seen| seen.name).collect();
+        let listed = self.segments.iter().map(|seen| match &seen.header {
+            Some(header) => header.covers(),
+            None => seen.name.id..=seen.name.id,
+        });
+        let listed: Vec<_> = listed.collect();
+        let is_there = |id: SegmentId| listed.iter().any(|covered| covered.contains(&id));
         let mut next: Option<SegmentHeader> = None;
         for seen in self.segments.iter_mut().rev() {
             let Some(header) = seen.header.clone() else {
@@ -339,41 +368,59 @@ impl<'a, S: Storage> Inspector<'a, S> {
             };
             match &next {
                 Some(next) => {
-                    seen.end = next.base;
+                    seen.end = header.packed_end().unwrap_or(next.base);
                     let between = before(next);
-                    if between != seen.name {
-                        let is_there = listed.contains(&between);
-                        let part = if is_there {
+                    let is_gap = !header.covers().contains(&between.id);
+                    if is_gap && header.packed_end().is_none() {
+                        let part = if is_there(between.id) {
                             DamagePart::Header
                         } else {
                             DamagePart::Missing
                         };
                         seen.gap = Some((between, part));
+                    } else if is_gap && !is_there(between.id) {
+                        let place = Place::missing(between, seen.end, next.base);
+                        self.findings.push(damaged(place));
                     }
                 }
                 None => {
                     let file = open_past_cache(self.storage, &seen.name.file())?;
                     let mut window = Window::new(file, header.clone(), READ_AHEAD);
                     let ends = find_end(&mut window, header.base)?;
-                    seen.end = ends.proven;
+                    seen.end = ends.proven.max(reach(&header));
                     seen.is_last = true;
-                    self.proven = ends.proven;
+                    self.proven = seen.end;
                     let named = Some(header.checkpoint).filter(|at| *at != LogPosition::NONE);
                     self.checkpoint = ends.checkpoint.or(named);
                 }
             }
             next = Some(header);
         }
-        if let Some(first) = next.filter(|first| first.base > LogPosition::START) {
+        let covered = self.covered()?;
+        // What the older checkpoint covers may have been deleted.
+        if let Some(first) = next.filter(|first| first.base > covered) {
             let name = before(&first);
             let place = Place::missing(name, LogPosition::START, first.base);
             // One that is there and cannot be placed has been told.
-            if !listed.contains(&name) {
+            if !is_there(name.id) {
                 self.findings.insert(0, damaged(place));
             }
         }
         self.look_at_footers();
         Ok(())
+    }
+
+    /// Where the older of the two newest complete checkpoints begins.
+    fn covered(&self) -> io::Result<LogPosition> {
+        let Some(newest) = self.checkpoint else {
+            return Ok(LogPosition::START);
+        };
+        let placed = self.segments.iter().filter_map(|seen| {
+            let header = seen.header.clone()?;
+            Some((header, seen.end))
+        });
+        let placed: Vec<_> = placed.collect();
+        Ok(older_checkpoint(self.storage, &placed, newest)?.unwrap_or(LogPosition::START))
     }
 
     fn look_at_footers(&mut self) {
@@ -404,6 +451,11 @@ impl<'a, S: Storage> Inspector<'a, S> {
             }
         }
     }
+}
+
+/// How far a segment reaches, as far as it says so itself.
+fn reach(header: &SegmentHeader) -> LogPosition {
+    header.packed_end().unwrap_or(header.base)
 }
 
 fn damaged(place: Place) -> Finding {

@@ -238,6 +238,10 @@ impl<S: Storage> Scrub<S> {
         error: &io::Error,
     ) {
         if error.kind() == io::ErrorKind::NotFound {
+            if !self.shared.segments.lists(header.name) {
+                // It was rewritten or deleted since the pass began.
+                return;
+            }
             self.note(Place::missing(header.name, header.base, upto));
         } else if is_of_medium(error) {
             self.note(Place::new(header, from, upto, DamagePart::ReadError));
