@@ -579,6 +579,7 @@ impl<S: Storage> Engine<S> {
             // A footer is only a hint.
             let _ = self.shared.segments.write_footer(&segment);
         }
+        self.shared.write_early(self.writer.is_marked(), true);
     }
 }
 

@@ -100,6 +100,9 @@ impl<S: Storage> EmbeddedStore<S> {
             true,
         );
         segments.note_found_at_start(&found.state.places);
+        if found.early != LogPosition::NONE {
+            segments.note_early(found.early);
+        }
         let mut sealed = Vec::new();
         if !found.segments.is_empty() && !in_place {
             sealed.extend(make_tail_safe(
