@@ -251,6 +251,7 @@ fn set_cursor(rig: &mut Rig, expected: Option<Option<Position>>) -> Result<(), S
         name: "seen".to_owned(),
         to: Some(Position::new(Epoch::new(1), Seq::new(1))),
         expected,
+        relaxed: false,
     };
     let mailbox = Mailbox::new();
     rig.store.set_cursor(set, 0, &mailbox);
@@ -311,6 +312,7 @@ fn one_cursor_more() -> StoreError {
             name: n.to_string(),
             to: Some(Position::new(Epoch::new(1), Seq::new(1))),
             expected: None,
+            relaxed: false,
         };
         store.set_cursor(set, n, &mailbox);
         if n % 4000 == 0 || n == CURSORS_MAX {
