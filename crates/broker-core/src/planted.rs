@@ -64,6 +64,8 @@ pub(crate) enum Bug {
     ResendRuleOff,
     /// Writes a mark whose sync failed into a new segment as it was.
     SecondMarkVouches,
+    /// Shows readers that a room was trimmed before the record of it is durable.
+    TrimNotSynced,
     /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
@@ -124,6 +126,7 @@ impl Bug {
         (Self::ServedUnchecked, "served_unchecked"),
         (Self::ResendRuleOff, "resend_rule_off"),
         (Self::SecondMarkVouches, "second_mark_vouches"),
+        (Self::TrimNotSynced, "trim_not_synced"),
         #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,

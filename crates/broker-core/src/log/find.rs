@@ -4,7 +4,7 @@
 
 use std::io;
 
-use broker_proto::{Micros, RoomId, Seq};
+use broker_proto::{Micros, Seq};
 
 use super::index::Entry;
 use super::position::LogPosition;
@@ -12,7 +12,6 @@ use super::reader::{Wanted, open, until_found};
 use super::scan::{Scanner, Step};
 use super::segments::{Segment, Segments};
 use super::storage::Storage;
-use crate::sync::Arc;
 
 /// Finds the first message whose running maximum of time is `time` or later; one past the head when
 /// there is none.
@@ -177,19 +176,4 @@ fn bytes_from<S: Storage>(
             Step::End => return Ok(found),
         }
     }
-}
-
-/// The rooms of a sealed segment, each with its last seq in it and the bytes of its records.
-///
-/// # Errors
-/// Those of the disk.
-pub(crate) fn rooms_of<S: Storage>(
-    segments: &Segments<S>,
-    segment: &Arc<Segment>,
-) -> io::Result<Vec<(RoomId, Seq, u64)>> {
-    let index = segments.look(segment)?;
-    let rooms = index.rooms();
-    Ok(rooms
-        .map(|(id, room)| (id, room.last_seq, room.bytes))
-        .collect())
 }

@@ -18,7 +18,7 @@ use super::batch::BatchRun;
 use super::bytes::{Fields, crc32c, put};
 use super::position::{LogPosition, Marker};
 use super::segment::SegmentName;
-use super::state_record::{RawRecord, RoomRecord, kind};
+use super::state_record::{RawRecord, RoomStateRecord, names_room};
 use crate::planted::{Bug, planted};
 
 /// Bytes of log between two entries of one room.
@@ -328,9 +328,9 @@ impl IndexBuilder {
     pub(crate) fn state_records(&mut self, records: &[u8], batch: LogPosition) {
         let mut at = 0;
         while let Some(record) = records.get(at..).and_then(RawRecord::parse) {
-            if record.head.kind == kind::ROOM
+            if names_room(record.head.kind)
                 && RawRecord::parse_state(record.bytes, batch).is_some()
-                && let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(record.payload())
+                && let Some(room) = RoomStateRecord::parse(record.head.kind, record.payload())
             {
                 let previous = match room.head {
                     0 => LogPosition::NONE,

@@ -10,28 +10,15 @@ mod checkpoints;
 pub mod damage;
 pub(crate) mod early;
 mod error;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "limits on how much a room keeps ask for it from the next step on"
-    )
-)]
 pub(crate) mod find;
 mod index;
 pub mod inspect;
 mod layouts;
+pub(crate) mod measure;
 mod open_files;
 mod pack;
 pub mod position;
 pub(crate) mod reader;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the engine gives back space from the next step on"
-    )
-)]
 pub(crate) mod reclaim;
 pub(crate) mod recovery;
 mod replay;
@@ -43,6 +30,7 @@ pub(crate) mod state_record;
 pub mod storage;
 pub(crate) mod tail;
 mod unclaimed;
+pub(crate) mod walk;
 pub(crate) mod window;
 mod writer;
 
@@ -54,7 +42,7 @@ pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
 pub(crate) use spare::{FILL_BYTES, Spare, make_spare};
 pub(crate) use state_record as state;
-pub(crate) use writer::{LogWriter, Start, WriteFault, Written, is_no_space};
+pub(crate) use writer::{Chance, LogWriter, Start, WriteFault, Written, is_no_space};
 
 use broker_proto::{Micros, PublishEntry, RoomId, Seq};
 

@@ -6,7 +6,10 @@
 
 use std::io;
 
-use broker_proto::{Epoch, Micros, Position, ProducerId, RoomId, RoomName, SenderName, Seq};
+use broker_proto::{
+    Epoch, Micros, Position, ProducerId, RoomId, RoomName, RoomSettings, SenderName, Seq,
+    StoreSettings,
+};
 
 use super::batch::BatchRun;
 use super::damage::{DamagePart, KNOWN_MAX, Place};
@@ -15,15 +18,17 @@ use super::position::LogPosition;
 use super::scan::BatchView;
 use super::segment::SegmentHeader;
 use super::state_record::{
-    CheckpointChunk, CheckpointEnd, CursorRecord, DOUBT_SEQS, DoubtRecord, InDoubtRecord,
-    ProducerDropRecord, ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
+    CheckpointChunk, CheckpointEnd, CursorMoveRecord, CursorRecord, DOUBT_SEQS, DoubtRecord,
+    InDoubtRecord, ProducerDropRecord, ProducerRunRecord, RawRecord, RoomRemovedRecord,
+    RoomSettingsRecord, RoomStateRecord, RoomTrimRecord, StoreSettingsRecord, chunk_records, kind,
 };
 use super::storage::StorageFile;
 use super::unclaimed::unclaimed;
 use super::window::Window;
 use crate::planted::{Bug, planted};
 use crate::store::{
-    CursorKey, Cursors, Doubtful, InDoubt, Parent, ProducerKey, Producers, RoomSlot, RoomTable, Run,
+    CursorKey, Cursors, Doubtful, InDoubt, Parent, ProducerKey, Producers, RoomSlot, RoomTable,
+    Run, Stand, Versioned,
 };
 
 /// The state so far.
@@ -32,6 +37,8 @@ pub(crate) struct Replay {
     pub(crate) rooms: RoomTable,
     pub(crate) producers: Producers,
     pub(crate) cursors: Cursors,
+    /// What is set of the store.
+    pub(crate) settings: Versioned<StoreSettings>,
     /// Records and batches that could not be read: rises whenever something is missing.
     damaged: u64,
     /// Where they are; a place may be told more than once.
@@ -121,6 +128,7 @@ impl Replay {
             if run.last_seq() > slot.head {
                 slot.head = run.last_seq();
                 slot.last_at = at.get();
+                slot.bytes += u64::from(run.bytes);
             }
             slot.last_time = slot.last_time.max(time);
         }
@@ -128,7 +136,7 @@ impl Replay {
 
     /// Keeps the number of a room whose name was in a part that is lost; says whether that was so.
     fn know_room(&mut self, id: RoomId) -> bool {
-        let is_lost = self.rooms.get(id).is_none();
+        let is_lost = self.rooms.get(id).is_none() && !self.rooms.is_removed(id);
         if is_lost {
             tracing::error!(room = %id, "what named a room is damaged; its messages are kept without a name");
             self.damaged += 1;
@@ -218,18 +226,41 @@ impl Replay {
     /// Says whether the record makes sense.
     fn apply(&mut self, kind: u16, payload: &[u8], at: LogPosition) -> bool {
         match kind {
-            kind::ROOM => postcard::from_bytes(payload).is_ok_and(|record| self.room(&record)),
+            kind::ROOM | kind::ROOM_STATE => {
+                RoomStateRecord::parse(kind, payload).is_some_and(|record| self.room(&record))
+            }
+            kind::ROOM_SETTINGS => {
+                postcard::from_bytes(payload).is_ok_and(|record| self.room_settings(&record))
+            }
+            kind::ROOM_TRIM => postcard::from_bytes(payload)
+                .map(|record| self.trim(&record))
+                .is_ok(),
+            kind::ROOM_REMOVED => postcard::from_bytes(payload)
+                .map(|record| self.remove(&record))
+                .is_ok(),
+            kind::STORE_SETTINGS => {
+                postcard::from_bytes(payload).is_ok_and(|record| self.store_settings(&record))
+            }
             kind::PRODUCER_RUN => {
                 postcard::from_bytes(payload).is_ok_and(|record| self.producer_run(&record))
             }
             kind::PRODUCER_DROP => postcard::from_bytes(payload)
                 .map(|record| self.producer_drop(&record))
                 .is_ok(),
-            kind::CURSOR => postcard::from_bytes(payload)
-                .map(|record| self.cursor(&record))
+            kind::CURSOR => postcard::from_bytes::<CursorRecord<'_>>(payload)
+                .map(|record| {
+                    self.cursor(&CursorMoveRecord {
+                        room: record.room,
+                        name: record.name,
+                        present: record.present,
+                        epoch: record.epoch,
+                        seq: record.seq,
+                        moved: 0,
+                    });
+                })
                 .is_ok(),
-            kind::TRIM => postcard::from_bytes(payload)
-                .map(|record| self.trim(&record))
+            kind::CURSOR_MOVE => postcard::from_bytes(payload)
+                .map(|record| self.cursor(&record))
                 .is_ok(),
             kind::DOUBT => postcard::from_bytes::<DoubtRecord>(payload)
                 .map(|record| self.raise(LogPosition::new(record.upto)))
@@ -246,26 +277,33 @@ impl Replay {
         }
     }
 
-    fn room(&mut self, record: &RoomRecord<'_>) -> bool {
+    fn room(&mut self, record: &RoomStateRecord<'_>) -> bool {
         let id = RoomId::new(record.room);
         let Ok(name) = RoomName::parse_reserved(record.name) else {
             return false;
         };
+        if self.rooms.is_removed(id) {
+            // What was written before it was removed, behind the beginning of a checkpoint that knows more.
+            return true;
+        }
         let epoch = Epoch::new(record.epoch);
         if self.rooms.next_id(0) < Some(id)
             && let Some(before) = record.room.checked_sub(1)
         {
             self.know_room(RoomId::new(before));
         }
+        self.free_name(id, &name);
         self.rooms.name(id, &name, epoch);
         if self.rooms.get(id).is_none() {
             let slot = RoomSlot {
-                name,
-                epoch,
                 first: Seq::new(record.first),
                 head: Seq::new(record.head),
                 last_time: Micros::new(record.last_time),
                 last_at: record.last_at,
+                bytes: record.bytes,
+                created: Micros::new(record.created),
+                created_by: SenderName::parse(record.created_by).ok(),
+                ..RoomSlot::new(name, epoch)
             };
             if !self.rooms.insert(id, slot) {
                 // Another room has taken the name meanwhile.
@@ -286,11 +324,59 @@ impl Replay {
             if record.head > slot.head.get() {
                 slot.head = Seq::new(record.head);
                 slot.last_at = record.last_at;
+                slot.bytes = record.bytes;
+            } else if record.head == slot.head.get() && record.first > slot.first.get() {
+                slot.bytes = record.bytes;
             }
             slot.first = slot.first.max(Seq::new(record.first));
             slot.last_time = slot.last_time.max(Micros::new(record.last_time));
         }
         true
+    }
+
+    /// A name that a room with a higher number has was given up by the one with the lower: that one was removed, and the record
+    /// that says so lies further on.
+    fn free_name(&mut self, id: RoomId, name: &RoomName) {
+        if let Some(holder) = self.rooms.id(name).filter(|holder| *holder < id) {
+            self.forget_room(holder);
+        }
+    }
+
+    fn forget_room(&mut self, id: RoomId) {
+        self.rooms.remove(id);
+        self.cursors.forget_room(id);
+    }
+
+    fn remove(&mut self, record: &RoomRemovedRecord) {
+        let id = RoomId::new(record.room);
+        if !self.rooms.insert_removed(id) {
+            self.forget_room(id);
+        }
+    }
+
+    fn room_settings(&mut self, record: &RoomSettingsRecord<'_>) -> bool {
+        let settings = RoomSettings::decode(record.list).map(|settings| Versioned {
+            version: record.version,
+            settings,
+        });
+        settings
+            .map(|settings| {
+                self.rooms.set_settings(RoomId::new(record.room), settings);
+            })
+            .is_ok()
+    }
+
+    fn store_settings(&mut self, record: &StoreSettingsRecord<'_>) -> bool {
+        let settings = StoreSettings::decode(record.list);
+        if let Ok(settings) = settings
+            && record.version > self.settings.version
+        {
+            self.settings = Versioned {
+                version: record.version,
+                settings,
+            };
+        }
+        settings.is_ok()
     }
 
     fn producer_run(&mut self, record: &ProducerRunRecord<'_>) -> bool {
@@ -328,15 +414,19 @@ impl Replay {
         }
     }
 
-    fn cursor(&mut self, record: &CursorRecord<'_>) {
+    fn cursor(&mut self, record: &CursorMoveRecord<'_>) {
         let key = CursorKey {
             room: RoomId::new(record.room),
             name: record.name.to_owned(),
         };
-        let to = record
-            .present
-            .then(|| Position::new(Epoch::new(record.epoch), Seq::new(record.seq)));
-        self.cursors.set(key, to);
+        let stand = record.present.then(|| Stand {
+            at: Position::new(Epoch::new(record.epoch), Seq::new(record.seq)),
+            moved: Micros::new(record.moved),
+        });
+        // A room that was removed since has no cursors.
+        if !self.rooms.is_removed(key.room) {
+            self.cursors.set(key, stand);
+        }
     }
 
     fn in_doubt(&mut self, record: &InDoubtRecord<'_>) {
@@ -360,9 +450,12 @@ impl Replay {
         }
     }
 
-    fn trim(&mut self, record: &TrimRecord) {
-        if let Some(slot) = self.rooms.get_mut(RoomId::new(record.room)) {
-            slot.first = slot.first.max(Seq::new(record.first));
+    fn trim(&mut self, record: &RoomTrimRecord) {
+        if let Some(slot) = self.rooms.get_mut(RoomId::new(record.room))
+            && record.first > slot.first.get()
+        {
+            slot.first = Seq::new(record.first);
+            slot.bytes = record.bytes;
         }
     }
 

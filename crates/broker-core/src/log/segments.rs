@@ -179,6 +179,21 @@ impl<S: Storage> Segments<S> {
         read(&self.list).len()
     }
 
+    /// The oldest segment.
+    pub(crate) fn oldest(&self) -> Option<Arc<Segment>> {
+        read(&self.list).first().cloned()
+    }
+
+    /// Bytes of batches that lie on the disk, when the log is durable up to here.
+    pub(crate) fn log_bytes(&self, durable: LogPosition) -> u64 {
+        let list = read(&self.list);
+        let bytes = list.iter().map(|segment| {
+            let end = segment.end().unwrap_or(durable);
+            end.since(segment.header.base)
+        });
+        bytes.sum()
+    }
+
     /// The segment that holds a place.
     pub(crate) fn holding(&self, at: LogPosition) -> Option<Arc<Segment>> {
         let list = read(&self.list);

@@ -21,17 +21,21 @@ pub(crate) mod kind {
     pub(crate) const PRODUCER_RUN: u16 = 3;
     pub(crate) const PRODUCER_DROP: u16 = 4;
     pub(crate) const CURSOR: u16 = 5;
-    pub(crate) const TRIM: u16 = 6;
     pub(crate) const CHECKPOINT_CHUNK: u16 = 8;
     pub(crate) const CHECKPOINT_END: u16 = 9;
     pub(crate) const DOUBT: u16 = 10;
     pub(crate) const IN_DOUBT: u16 = 11;
+    pub(crate) const ROOM_STATE: u16 = 12;
+    pub(crate) const ROOM_SETTINGS: u16 = 13;
+    pub(crate) const ROOM_TRIM: u16 = 14;
+    pub(crate) const ROOM_REMOVED: u16 = 15;
+    pub(crate) const CURSOR_MOVE: u16 = 16;
+    pub(crate) const STORE_SETTINGS: u16 = 17;
     /// Set in a kind that a reader must understand.
     pub(crate) const CRITICAL: u16 = broker_proto::record::KIND_CRITICAL;
 }
 
-/// A room's name and identity. Written when the room is made, and again before its first message
-/// in every further segment, so that each segment can be read on its own.
+/// A room's name and identity, as earlier versions wrote it; see [`RoomStateRecord`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RoomRecord<'a> {
     pub(crate) room: u32,
@@ -44,6 +48,89 @@ pub(crate) struct RoomRecord<'a> {
     pub(crate) last_time: i64,
     /// Where the newest message lies.
     pub(crate) last_at: u64,
+}
+
+/// A room's name, identity and extent. Written when the room is made, and again before its first message
+/// in every further segment, so that each segment can be read on its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomStateRecord<'a> {
+    pub(crate) room: u32,
+    pub(crate) name: &'a str,
+    pub(crate) epoch: u64,
+    pub(crate) parent_epoch: u64,
+    pub(crate) fork: u64,
+    pub(crate) first: u64,
+    pub(crate) head: u64,
+    pub(crate) last_time: i64,
+    /// Where the newest message lies.
+    pub(crate) last_at: u64,
+    /// Bytes of the records from `first` to `head`.
+    pub(crate) bytes: u64,
+    pub(crate) created: i64,
+    /// Empty when it is not known.
+    pub(crate) created_by: &'a str,
+}
+
+impl<'a> RoomStateRecord<'a> {
+    /// Reads a record of either kind.
+    pub(crate) fn parse(kind: u16, payload: &'a [u8]) -> Option<Self> {
+        if kind == kind::ROOM_STATE {
+            return postcard::from_bytes(payload).ok();
+        }
+        let old: RoomRecord<'a> = postcard::from_bytes(payload).ok()?;
+        Some(Self {
+            room: old.room,
+            name: old.name,
+            epoch: old.epoch,
+            parent_epoch: old.parent_epoch,
+            fork: old.fork,
+            first: old.first,
+            head: old.head,
+            last_time: old.last_time,
+            last_at: old.last_at,
+            bytes: 0,
+            created: 0,
+            created_by: "",
+        })
+    }
+}
+
+/// Whether a record of this kind names a room.
+pub(crate) fn names_room(kind: u16) -> bool {
+    kind == kind::ROOM || kind == kind::ROOM_STATE
+}
+
+/// What is set of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomSettingsRecord<'a> {
+    pub(crate) room: u32,
+    /// How often it was changed.
+    pub(crate) version: u64,
+    /// The list of `broker_proto::settings`.
+    pub(crate) list: &'a [u8],
+}
+
+/// What is set of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoreSettingsRecord<'a> {
+    /// How often it was changed.
+    pub(crate) version: u64,
+    /// The list of `broker_proto::settings`.
+    pub(crate) list: &'a [u8],
+}
+
+/// The oldest seq that a room still keeps, and how many bytes of records there are from it to the newest message before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomTrimRecord {
+    pub(crate) room: u32,
+    pub(crate) first: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A room that was removed: its number is never used again, its name may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomRemovedRecord {
+    pub(crate) room: u32,
 }
 
 /// Numbers of a producer that were stored in this batch, or before, in a checkpoint.
@@ -69,7 +156,18 @@ pub(crate) struct ProducerDropRecord<'a> {
     pub(crate) producer: [u8; 16],
 }
 
-/// Where a cursor stands now.
+/// Where a cursor stands now, and when it was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CursorMoveRecord<'a> {
+    pub(crate) room: u32,
+    pub(crate) name: &'a str,
+    pub(crate) present: bool,
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+    pub(crate) moved: i64,
+}
+
+/// The same, as earlier versions wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CursorRecord<'a> {
     pub(crate) room: u32,
@@ -77,13 +175,6 @@ pub(crate) struct CursorRecord<'a> {
     pub(crate) present: bool,
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
-}
-
-/// The oldest seq that a room still keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TrimRecord {
-    pub(crate) room: u32,
-    pub(crate) first: u64,
 }
 
 /// Part of a checkpoint: records as above, one after the other, each `u16 kind, u32 length, bytes`.

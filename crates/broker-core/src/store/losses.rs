@@ -111,7 +111,7 @@ impl Judge<'_> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-    use broker_proto::{Epoch, Micros, RoomId};
+    use broker_proto::{Epoch, RoomId};
 
     use super::super::{Parent, RoomSlot};
     use super::*;
@@ -126,12 +126,8 @@ mod tests {
         assert!(rooms.insert(
             id,
             RoomSlot {
-                name: RoomName::parse("ops").unwrap(),
-                epoch: Epoch::new(20),
-                first: Seq::FIRST,
                 head: Seq::new(100),
-                last_time: Micros::new(0),
-                last_at: 0,
+                ..RoomSlot::new(RoomName::parse("ops").unwrap(), Epoch::new(20))
             }
         ));
         let (epoch, fork) = (Epoch::new(10), Seq::new(60));

@@ -1,11 +1,12 @@
 //! What can be asked and changed of rooms, cursors and the store, beside messages.
 
 use broker_proto::{
-    Epoch, Micros, Position, RoomChange, RoomName, RoomSettings, SenderName, Seq, StoreChange,
-    StoreSettings,
+    Epoch, Micros, Position, RoomChange, RoomId, RoomName, RoomSettings, SenderName, Seq,
+    StoreChange, StoreSettings,
 };
 
-use super::RoomInfo;
+use super::rooms::{RoomTable, after};
+use super::{RoomInfo, StoreError};
 
 /// What a store can be asked for.
 #[derive(Debug, Clone)]
@@ -89,6 +90,31 @@ pub struct TrimRoom {
     pub epoch: Epoch,
     /// The oldest seq to keep; one past the head removes all there are.
     pub before: Seq,
+}
+
+impl TrimRoom {
+    /// The room that is meant, if it can be trimmed so.
+    pub(crate) fn check(&self, rooms: &RoomTable) -> Result<RoomId, StoreError> {
+        let found = rooms.find(&self.room);
+        let (id, slot) = found.ok_or_else(|| StoreError::NoSuchRoom {
+            room: self.room.clone(),
+        })?;
+        if self.epoch.get() != 0 && self.epoch != slot.epoch {
+            return Err(StoreError::WrongEpoch {
+                room: self.room.clone(),
+                expected: self.epoch,
+                found: slot.epoch,
+            });
+        }
+        if self.before > after(slot.head) {
+            return Err(StoreError::BadPosition {
+                room: self.room.clone(),
+                asked: self.before,
+                head: slot.head,
+            });
+        }
+        Ok(id)
+    }
 }
 
 /// Removal of a room with all that is known of it. Made again, it has another epoch.

@@ -1,21 +1,22 @@
 //! A store that keeps everything in memory: for tests, and for rooms that need not outlive a
 //! process. The deciding half is the same as that of the store on disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use broker_proto::record::RECORD_FIXED_BYTES;
-use broker_proto::{ErrorCode, Micros, RoomId, RoomName, Seq, StoreId, Term, publish};
+use broker_proto::{ErrorCode, Micros, Retention, RoomId, RoomName, Seq, StoreId, Term, publish};
 use bytes::Bytes;
 
 use super::cursors::CursorKey;
 use super::losses::losses;
-use super::rooms::{Begin, RoomTable, after};
+use super::rooms::{Begin, NO_TIME, RoomTable, after};
 use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
-    AckRun, Append, Ask, Busy, Claims, CursorsInfo, Hint, Mailbox, Notice, ProducerKey, ReadRange,
-    ReadReply, ScrubInfo, SessionId, SetCursor, SpaceInfo, Store, StoreError, StoreInfo, producers,
-    wake_all,
+    AckRun, Answer, Append, Ask, Busy, Claims, CursorsInfo, Hint, Mailbox, Notice, ProducerKey,
+    ReadRange, ReadReply, ScrubInfo, SessionId, SetCursor, SpaceInfo, Store, StoreError, StoreInfo,
+    StoreState, producers, wake_all,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -32,11 +33,13 @@ pub struct MemoryStore {
 struct Inner {
     rooms: RoomTable,
     sequencer: Sequencer,
-    records: HashMap<RoomId, Vec<Kept>>,
+    records: HashMap<RoomId, VecDeque<Kept>>,
     watchers: Watchers,
     random: Box<dyn Random>,
     batches: u64,
     messages: u64,
+    /// Bytes of the records that were kept last.
+    added: u64,
 }
 
 struct Kept {
@@ -71,6 +74,7 @@ impl MemoryStore {
                 random,
                 batches: 0,
                 messages: 0,
+                added: 0,
             }),
             clock,
             store: StoreId::new(id),
@@ -82,17 +86,20 @@ impl MemoryStore {
 impl Inner {
     fn keep(&mut self, append: &Append, placed: &Placed, now: Micros) {
         let kept = self.records.entry(placed.room).or_default();
+        let mut added = 0;
         let entries = publish::entries(&append.entries).skip(placed.skip as usize);
         for (n, entry) in (0..).zip(entries) {
             let mut bytes =
                 Vec::with_capacity(RECORD_FIXED_BYTES + append.head.len() + entry.payload.len());
             let seq = Seq::new(placed.first_seq.get() + n);
             message_record(&mut bytes, placed.room, seq, now, &append.head, &entry);
-            kept.push(Kept {
+            added += bytes.len() as u64;
+            kept.push_back(Kept {
                 bytes: bytes.into(),
                 time: now,
             });
         }
+        self.added = added;
         self.messages += u64::from(placed.count);
     }
 
@@ -102,7 +109,7 @@ impl Inner {
                 room: range.room.clone(),
             });
         };
-        let empty = Vec::new();
+        let empty = VecDeque::new();
         let kept = self.records.get(&id).unwrap_or(&empty);
         let mut reply = ReadReply {
             room: id,
@@ -124,11 +131,14 @@ impl Inner {
             }
             Begin::Time(time) => {
                 let at = kept.iter().position(|record| record.time >= time);
-                at.map_or(after(slot.head), |at| Seq::new(at as u64 + 1))
+                at.map_or(after(slot.head), |at| {
+                    Seq::new(slot.first.get() + at as u64)
+                })
             }
         };
         let mut bytes = 0;
-        let from = usize::try_from(begin.get().saturating_sub(1)).unwrap_or(usize::MAX);
+        let from = begin.get().saturating_sub(slot.first.get());
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
         let count_max = range.count_max.max(1) as usize;
         for record in kept.iter().skip(from).take(count_max) {
             bytes += record.bytes.len();
@@ -140,6 +150,118 @@ impl Inner {
         }
         reply.next = Seq::new(begin.get() + u64::from(reply.count));
         Ok(reply)
+    }
+}
+
+impl Inner {
+    /// Answers, or does what is asked for.
+    fn answer(
+        &mut self,
+        ask: &Ask,
+        now: Micros,
+        wake: &mut Vec<Arc<Mailbox>>,
+    ) -> Result<Answer, StoreError> {
+        let answer = match ask {
+            Ask::Room(name) => self.room(name)?,
+            Ask::Find(wanted) => Answer::Found(self.rooms.search(wanted)),
+            Ask::Store => Answer::Store(StoreState {
+                version: self.sequencer.settings.version,
+                settings: self.sequencer.settings.settings,
+            }),
+            Ask::Cursors(list) => {
+                let id = self.rooms.id(&list.room);
+                let id = id.ok_or_else(|| StoreError::NoSuchRoom {
+                    room: list.room.clone(),
+                })?;
+                let limit = list.limit as usize;
+                let cursors = &self.sequencer.cursors;
+                Answer::Cursors(cursors.page(id, &list.after, limit, |_| None))
+            }
+            Ask::ChangeRoom(change) => {
+                Answer::Room(self.sequencer.change_room(&self.rooms, change)?)
+            }
+            Ask::ChangeStore(change) => Answer::Store(self.sequencer.change_store(change)?),
+            Ask::Remove(remove) => {
+                let was = self.sequencer.remove_room(&self.rooms, remove)?;
+                if let Some(id) = self.rooms.id(&remove.room) {
+                    self.records.remove(&id);
+                }
+                self.watchers.fire(&remove.room, Seq::new(u64::MAX), wake);
+                Answer::Room(was)
+            }
+            Ask::Trim(trim) => {
+                let id = trim.check(&self.rooms)?;
+                self.drop_oldest(id, |_, seq, _| seq < trim.before);
+                self.room(&trim.room)?
+            }
+        };
+        self.sequencer.commit(&mut self.rooms, 0);
+        self.retain(now);
+        Ok(answer)
+    }
+
+    fn room(&self, name: &RoomName) -> Result<Answer, StoreError> {
+        let id = self.rooms.id(name);
+        let state = id.and_then(|id| self.rooms.state(id));
+        let state = state.ok_or_else(|| StoreError::NoSuchRoom { room: name.clone() })?;
+        Ok(Answer::Room(Box::new(state)))
+    }
+
+    /// Drops a room's oldest messages while `goes` says so of the bytes that are left, the seq and the time.
+    fn drop_oldest(&mut self, id: RoomId, goes: impl Fn(u64, Seq, Micros) -> bool) {
+        let (Some(slot), Some(kept)) = (self.rooms.get(id), self.records.get_mut(&id)) else {
+            return;
+        };
+        let (mut first, mut bytes) = (slot.first, slot.bytes);
+        while let Some(oldest) = kept.front()
+            && goes(bytes, first, oldest.time)
+        {
+            bytes -= oldest.bytes.len() as u64;
+            first = after(first);
+            kept.pop_front();
+        }
+        self.rooms.trim(id, first, bytes);
+    }
+
+    /// Drops what is not to be kept.
+    fn retain(&mut self, now: Micros) {
+        let before = |age: Option<Duration>| {
+            let age = age.map(|age| i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+            age.map_or(NO_TIME, |age| Micros::new(now.get().saturating_sub(age)))
+        };
+        let set: Vec<(RoomId, Retention)> = self
+            .rooms
+            .with_settings()
+            .map(|(id, set)| (id, set.settings.retention))
+            .collect();
+        for (id, keep) in set {
+            let head = self.rooms.get(id).map_or(0, |slot| slot.head.get());
+            let oldest = head.saturating_sub(keep.count.unwrap_or(u64::MAX));
+            self.drop_oldest(id, |bytes, seq, time| {
+                bytes > keep.bytes.unwrap_or(u64::MAX)
+                    || seq.get() <= oldest
+                    || time < before(keep.age)
+            });
+        }
+        let keep = self.sequencer.settings.settings.retention;
+        loop {
+            let totals = self.rooms.totals();
+            let oldest = self.records.iter().filter_map(|(id, kept)| {
+                let front = kept.front()?;
+                Some((front.time, *id))
+            });
+            let Some((time, id)) = oldest.min() else {
+                return;
+            };
+            let goes = totals.bytes > keep.bytes.unwrap_or(u64::MAX)
+                || totals.messages > keep.count.unwrap_or(u64::MAX)
+                || time < before(keep.age);
+            if keep.keeps_all() || !goes {
+                return;
+            }
+            let first = self.rooms.get(id).map_or(Seq::NONE, |slot| slot.first);
+            self.drop_oldest(id, |_, seq, _| seq == first);
+        }
     }
 }
 
@@ -222,6 +344,8 @@ impl Store for MemoryStore {
             if let Some(placed) = &decision.placed {
                 inner.keep(&append, placed, now);
                 inner.sequencer.commit(&mut inner.rooms, 0);
+                inner.rooms.add_bytes(placed.room, inner.added);
+                inner.retain(now);
                 inner.batches += 1;
                 inner
                     .watchers
@@ -256,7 +380,9 @@ impl Store for MemoryStore {
         _tag: u64,
         _to: &Arc<Mailbox>,
     ) -> Option<Result<ReadReply, StoreError>> {
-        Some(lock(&self.inner).read(&range))
+        let mut inner = lock(&self.inner);
+        inner.retain(self.clock.now());
+        Some(inner.read(&range))
     }
 
     fn watch(&self, room: &RoomName, after: Seq, tag: u64, to: &Arc<Mailbox>) -> bool {
@@ -307,15 +433,19 @@ impl Store for MemoryStore {
         let result = {
             let mut guard = lock(&self.inner);
             let inner = &mut *guard;
-            let result = inner.sequencer.set_cursor(&inner.rooms, &set);
+            let now = self.clock.now();
+            let result = inner.sequencer.set_cursor(&inner.rooms, &set, now);
             inner.sequencer.commit(&mut inner.rooms, 0);
             result.map(|_| set.to)
         };
         to.post(Notice::Cursor { tag, result });
     }
 
-    fn ask(&self, _: Ask, tag: u64, to: &Arc<Mailbox>) {
-        let result = Err(StoreError::Closed);
+    fn ask(&self, ask: Ask, tag: u64, to: &Arc<Mailbox>) {
+        let mut wake = Vec::new();
+        let now = self.clock.now();
+        let result = lock(&self.inner).answer(&ask, now, &mut wake);
         to.post(Notice::Answer { tag, result });
+        wake_all(&mut wake);
     }
 }

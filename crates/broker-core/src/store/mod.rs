@@ -39,13 +39,13 @@ pub use managing::{
 };
 pub use memory::MemoryStore;
 
-pub(crate) use cursors::{CursorKey, Cursors};
+pub(crate) use cursors::{CursorKey, Cursors, Stand};
 pub(crate) use in_doubt::{Doubtful, InDoubt};
 pub(crate) use mailbox::wake_all;
 pub(crate) use producers::{Producers, Run};
 #[cfg(feature = "net")]
 pub(crate) use relay::Relay;
-pub(crate) use rooms::{Parent, RoomSlot, RoomTable};
+pub(crate) use rooms::{Parent, RoomSlot, RoomTable, Versioned};
 
 use crate::log::damage::Damage;
 use crate::sync::Arc;

@@ -6,13 +6,17 @@
 use std::collections::{BinaryHeap, HashMap};
 
 use broker_proto::{
-    Epoch, Micros, RoomId, RoomName, Seq, SkipRange, SkipReason, StartAt, StartView,
+    Epoch, Micros, RoomId, RoomName, RoomSettings, SenderName, Seq, SkipRange, SkipReason, StartAt,
+    StartView,
 };
 
-use super::{RoomInfo, RoomsPage, StoreError};
+use super::{FindRooms, FoundRooms, RoomInfo, RoomState, RoomsPage, StoreError};
 
-/// A store refuses to make more rooms than this.
+/// A store refuses to make more rooms than this, over all time: numbers are not given twice.
 pub(crate) const ROOMS_MAX: usize = 16_000_000;
+
+/// Rooms that one search looks at, at most.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// The latest time of a room without a message: before all others, also those of a clock that is
 /// set to before 1970.
@@ -36,6 +40,56 @@ pub(crate) struct RoomSlot {
     pub(crate) last_time: Micros,
     /// Where in the log the newest message lies; the store that keeps no log leaves it 0.
     pub(crate) last_at: u64,
+    /// Bytes of the records that are kept.
+    pub(crate) bytes: u64,
+    /// When it was made.
+    pub(crate) created: Micros,
+    /// By whom, if that is known.
+    pub(crate) created_by: Option<SenderName>,
+}
+
+impl RoomSlot {
+    /// A room that is being made.
+    pub(crate) fn new(name: RoomName, epoch: Epoch) -> Self {
+        Self {
+            name,
+            epoch,
+            first: Seq::FIRST,
+            head: Seq::NONE,
+            last_time: NO_TIME,
+            last_at: 0,
+            bytes: 0,
+            created: Micros::new(0),
+            created_by: None,
+        }
+    }
+
+    /// How many messages are kept.
+    fn messages(&self) -> u64 {
+        after(self.head).get().saturating_sub(self.first.get())
+    }
+
+    /// Whether the room was removed: only its number is left.
+    fn is_removed(&self) -> bool {
+        self.epoch == REMOVED
+    }
+}
+
+/// In place of the epoch of a removed room; none is drawn like this.
+const REMOVED: Epoch = Epoch::new(0);
+
+/// What was set of a room, and how often.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Versioned<T> {
+    pub(crate) version: u64,
+    pub(crate) settings: T,
+}
+
+/// What all rooms have together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The history that an epoch grew out of: positions of the old epoch up to `fork` are still valid.
@@ -53,6 +107,9 @@ pub(crate) struct RoomTable {
     slots: Vec<RoomSlot>,
     by_name: HashMap<RoomName, RoomId>,
     parents: HashMap<RoomId, Parent>,
+    settings: HashMap<RoomId, Box<Versioned<RoomSettings>>>,
+    removed: usize,
+    totals: Totals,
     /// The heads with which this leader began; `None` where nothing outlives a leader.
     began: Option<Vec<Seq>>,
 }
@@ -69,8 +126,19 @@ pub(crate) enum Begin {
 }
 
 impl RoomTable {
-    pub(crate) fn len(&self) -> usize {
+    /// How many numbers are given out, to rooms that were removed since too.
+    pub(crate) fn numbers(&self) -> usize {
         self.slots.len()
+    }
+
+    /// How many rooms there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.removed
+    }
+
+    /// What they have together.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
     }
 
     pub(crate) fn id(&self, name: &RoomName) -> Option<RoomId> {
@@ -78,15 +146,23 @@ impl RoomTable {
     }
 
     pub(crate) fn get(&self, id: RoomId) -> Option<&RoomSlot> {
-        self.slots.get(index(id)?)
+        self.slots.get(index(id)?).filter(|slot| !slot.is_removed())
     }
 
     pub(crate) fn get_mut(&mut self, id: RoomId) -> Option<&mut RoomSlot> {
-        self.slots.get_mut(index(id)?)
+        self.slots
+            .get_mut(index(id)?)
+            .filter(|slot| !slot.is_removed())
     }
 
     pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut RoomSlot> {
-        self.slots.iter_mut()
+        self.slots.iter_mut().filter(|slot| !slot.is_removed())
+    }
+
+    /// Whether the room of this number was removed.
+    pub(crate) fn is_removed(&self, id: RoomId) -> bool {
+        let slot = index(id).and_then(|at| self.slots.get(at));
+        slot.is_some_and(RoomSlot::is_removed)
     }
 
     pub(crate) fn find(&self, name: &RoomName) -> Option<(RoomId, &RoomSlot)> {
@@ -97,6 +173,10 @@ impl RoomTable {
     /// Remembers the heads as they are: what an earlier leader has acknowledged lies below them.
     pub(crate) fn begin_term(&mut self) {
         self.began = Some(self.slots.iter().map(|slot| slot.head).collect());
+        self.totals = Totals {
+            messages: self.iter().map(|(_, slot)| slot.messages()).sum(),
+            bytes: self.iter().map(|(_, slot)| slot.bytes).sum(),
+        };
     }
 
     /// The head with which this leader began; the present one where nobody led before.
@@ -130,7 +210,152 @@ impl RoomTable {
 
     /// Every room with its number, in the order of making.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
-        (1..).map(RoomId::new).zip(&self.slots)
+        (1..)
+            .map(RoomId::new)
+            .zip(&self.slots)
+            .filter(|(_, slot)| !slot.is_removed())
+    }
+
+    /// Notes that a room has grown.
+    pub(crate) fn grow(&mut self, id: RoomId, head: Seq, last_time: Micros, at: u64) {
+        if let Some(slot) = self.slots.get_mut(index(id).unwrap_or(usize::MAX)) {
+            self.totals.messages += head.get().saturating_sub(slot.head.get());
+            slot.head = head;
+            slot.last_time = last_time;
+            slot.last_at = at;
+        }
+    }
+
+    /// Notes the bytes of what a room has grown by.
+    pub(crate) fn add_bytes(&mut self, id: RoomId, bytes: u64) {
+        if let Some(slot) = self.get_mut(id) {
+            slot.bytes += bytes;
+            self.totals.bytes += bytes;
+        }
+    }
+
+    /// Keeps only what lies at `first` or behind it, `bytes` of records. What is removed never comes back.
+    pub(crate) fn trim(&mut self, id: RoomId, first: Seq, bytes: u64) {
+        let Some(slot) = self.get_mut(id).filter(|slot| first > slot.first) else {
+            return;
+        };
+        let before = (slot.messages(), slot.bytes);
+        slot.first = first.min(after(slot.head));
+        slot.bytes = bytes;
+        let now = (slot.messages(), slot.bytes);
+        self.totals.messages = (self.totals.messages + now.0).saturating_sub(before.0);
+        self.totals.bytes = (self.totals.bytes + now.1).saturating_sub(before.1);
+    }
+
+    /// Removes a room. Its number stays its own, its name is free.
+    pub(crate) fn remove(&mut self, id: RoomId) {
+        let Some(slot) = self.get_mut(id) else { return };
+        let name = std::mem::replace(&mut slot.name, nameless(id));
+        let gone = (slot.messages(), slot.bytes);
+        *slot = RoomSlot::new(slot.name.clone(), REMOVED);
+        self.totals.messages = self.totals.messages.saturating_sub(gone.0);
+        self.totals.bytes = self.totals.bytes.saturating_sub(gone.1);
+        self.removed += 1;
+        if self.by_name.get(&name) == Some(&id) {
+            self.by_name.remove(&name);
+        }
+        self.parents.remove(&id);
+        self.settings.remove(&id);
+    }
+
+    /// Gives out the next number to a room that was removed already: a checkpoint tells of it.
+    pub(crate) fn insert_removed(&mut self, id: RoomId) -> bool {
+        let is_next = index(id) == Some(self.slots.len());
+        if is_next {
+            self.slots.push(RoomSlot::new(nameless(id), REMOVED));
+            self.removed += 1;
+        }
+        is_next
+    }
+
+    /// What is set of a room, if anything is.
+    pub(crate) fn settings(&self, id: RoomId) -> Option<&Versioned<RoomSettings>> {
+        self.settings.get(&id).map(|settings| &**settings)
+    }
+
+    /// Every room of which something is set.
+    pub(crate) fn with_settings(&self) -> impl Iterator<Item = (RoomId, &Versioned<RoomSettings>)> {
+        self.settings.iter().map(|(id, set)| (*id, &**set))
+    }
+
+    /// Sets it. An older version than the one that is known changes nothing.
+    pub(crate) fn set_settings(&mut self, id: RoomId, settings: Versioned<RoomSettings>) {
+        let known = self.settings.get(&id).map_or(0, |known| known.version);
+        if self.get(id).is_some() && settings.version > known {
+            self.settings.insert(id, Box::new(settings));
+        }
+    }
+
+    /// All that is known of a room.
+    pub(crate) fn state(&self, id: RoomId) -> Option<RoomState> {
+        let slot = self.get(id)?;
+        let set = self.settings(id);
+        Some(RoomState {
+            info: info(slot),
+            bytes: slot.bytes,
+            created: slot.created,
+            created_by: slot.created_by.clone(),
+            version: set.map_or(0, |set| set.version),
+            settings: set.map(|set| set.settings.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// The rooms after a name, in the order of names, that are wanted. It looks at so many rooms only.
+    pub(crate) fn search(&self, wanted: &FindRooms) -> FoundRooms {
+        let from = wanted.after.as_str().max(wanted.prefix.as_str());
+        let includes_from = from > wanted.after.as_str();
+        let mut found = FoundRooms::default();
+        let limit = wanted.limit.max(1) as usize;
+        let mut looked_at = 0;
+        for (id, slot) in self.in_order(from, includes_from) {
+            if !slot.name.as_str().starts_with(&wanted.prefix) {
+                return found;
+            }
+            looked_at += 1;
+            if self.has_labels(id, &wanted.labels) {
+                found.rooms.extend(self.state(id));
+            }
+            if found.rooms.len() >= limit || looked_at >= LOOKED_AT_MAX {
+                found.next = Some(slot.name.to_string());
+                return found;
+            }
+        }
+        found
+    }
+
+    fn has_labels(&self, id: RoomId, labels: &[(String, Option<String>)]) -> bool {
+        let set = self.settings(id).map(|set| &set.settings.labels);
+        labels.iter().all(|(name, value)| {
+            let has = set.and_then(|set| set.get(name));
+            has.is_some_and(|has| value.as_ref().is_none_or(|value| value == has))
+        })
+    }
+
+    /// The rooms that hold a message, or did, from a name on.
+    fn in_order(
+        &self,
+        from: &str,
+        includes_from: bool,
+    ) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
+        let mut after = from.to_owned();
+        let mut includes = includes_from;
+        let mut page = Vec::new().into_iter();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(id) = page.next() {
+                    return Some((id, self.get(id)?));
+                }
+                let (ids, _) = self.smallest(&after, includes, LOOKED_AT_MAX);
+                after.clone_from(&self.get(*ids.last()?)?.name.to_string());
+                includes = false;
+                page = ids.into_iter();
+            }
+        })
     }
 
     /// The number that the next new room gets, when `ahead` others are about to be made.
@@ -162,22 +387,14 @@ impl RoomTable {
         };
         while self.slots.len() <= last {
             let number = self.slots.len() as u64 + 1;
-            // The broker's own kind of name: nobody can publish there.
-            let Ok(name) = RoomName::parse_reserved(&format!("{NAMELESS}{number}")) else {
+            let Ok(id) = u32::try_from(number).map(RoomId::new) else {
                 return false;
             };
-            if let Ok(id) = u32::try_from(number) {
-                self.by_name.insert(name.clone(), RoomId::new(id));
-            }
-            self.slots.push(RoomSlot {
-                name,
-                // The same at every start, and never drawn by chance.
-                epoch: Epoch::new(u64::MAX - number),
-                first: Seq::FIRST,
-                head: Seq::NONE,
-                last_time: NO_TIME,
-                last_at: 0,
-            });
+            let name = nameless(id);
+            self.by_name.insert(name.clone(), id);
+            // The same at every start, and never drawn by chance.
+            let epoch = Epoch::new(u64::MAX - number);
+            self.slots.push(RoomSlot::new(name, epoch));
         }
         true
     }
@@ -197,25 +414,30 @@ impl RoomTable {
 
     /// The rooms after a name, in the order of names.
     pub(crate) fn page(&self, after: &str, limit: usize) -> RoomsPage {
+        let (ids, more) = self.smallest(after, false, limit);
+        let rooms = ids.iter().filter_map(|id| self.get(*id)).map(info);
+        RoomsPage {
+            rooms: rooms.collect(),
+            more,
+        }
+    }
+
+    fn smallest(&self, from: &str, includes_from: bool, limit: usize) -> (Vec<RoomId>, bool) {
         // A heap of the smallest names so far: one pass, and no memory beyond the page.
         let mut smallest: BinaryHeap<(&str, RoomId)> = BinaryHeap::with_capacity(limit + 2);
         for (id, slot) in self.iter() {
-            if slot.name.as_str() > after && slot.head >= Seq::FIRST {
-                smallest.push((slot.name.as_str(), id));
+            let name = slot.name.as_str();
+            let is_wanted = name > from || (includes_from && name == from);
+            if is_wanted && slot.head >= Seq::FIRST {
+                smallest.push((name, id));
                 if smallest.len() > limit + 1 {
                     smallest.pop();
                 }
             }
         }
         let more = smallest.len() > limit;
-        let rooms = smallest
-            .into_sorted_vec()
-            .into_iter()
-            .take(limit)
-            .filter_map(|(_, id)| self.get(id))
-            .map(info)
-            .collect();
-        RoomsPage { rooms, more }
+        let ids = smallest.into_sorted_vec().into_iter().map(|(_, id)| id);
+        (ids.take(limit).collect(), more)
     }
 
     /// Finds out where a read of this room begins.
@@ -273,6 +495,12 @@ impl RoomTable {
     }
 }
 
+/// The broker's own kind of name: nobody can publish there.
+fn nameless(id: RoomId) -> RoomName {
+    let name = format!("{NAMELESS}{id}");
+    RoomName::parse_reserved(&name).unwrap_or_else(|_| unreachable!("digits may stand in a name"))
+}
+
 /// Whether a room is called by its number, because its name is lost.
 pub(crate) fn is_nameless(name: &RoomName) -> bool {
     name.as_str().starts_with(NAMELESS)
@@ -319,12 +547,10 @@ mod tests {
         let mut table = RoomTable::default();
         let id = table.next_id(0).unwrap();
         let slot = RoomSlot {
-            name: RoomName::parse("lobby").unwrap(),
-            epoch: Epoch::new(7),
             first: Seq::new(3),
             head: Seq::new(9),
             last_time: Micros::new(5),
-            last_at: 0,
+            ..RoomSlot::new(RoomName::parse("lobby").unwrap(), Epoch::new(7))
         };
         assert!(table.insert(id, slot));
         (table, id)
@@ -382,12 +608,8 @@ mod tests {
         let mut table = RoomTable::default();
         for name in ["d", "a", "c", "b"] {
             let slot = RoomSlot {
-                name: RoomName::parse(name).unwrap(),
-                epoch: Epoch::new(1),
-                first: Seq::FIRST,
                 head: Seq::FIRST,
-                last_time: Micros::new(0),
-                last_at: 0,
+                ..RoomSlot::new(RoomName::parse(name).unwrap(), Epoch::new(1))
             };
             let id = table.next_id(0).unwrap();
             assert!(table.insert(id, slot));

@@ -6,17 +6,25 @@
 //! are [rolled back](Sequencer::rollback) and it is as if nobody had asked. So a reader never sees
 //! what a crash could take back, and a refused batch leaves no hole in the seqs.
 
+mod changes;
 mod resend;
 
 use std::collections::HashMap;
 
-use broker_proto::{Epoch, ErrorCode, Level, Micros, Position, RoomId, RoomName, Seq};
+use broker_proto::record::RECORD_FIXED_BYTES;
+use broker_proto::{
+    Epoch, ErrorCode, Level, Micros, RoomId, RoomName, SenderName, Seq, StoreSettings, publish,
+};
 
-use super::cursors::{CURSORS_MAX, CursorKey, Cursors};
+use super::cursors::{CURSORS_MAX, CursorKey, Cursors, Relaxed, Stand};
 use super::in_doubt::InDoubt;
 use super::producers::{Known, Producer, Producers, Run};
-use super::rooms::{NO_TIME, RoomSlot, RoomTable, after, before, draw_epoch, is_nameless};
+use super::rooms::{
+    NO_TIME, RoomSlot, RoomTable, Versioned, after, before, draw_epoch, is_nameless,
+};
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
+
+pub(crate) use changes::{Change, Trimming};
 
 /// Why a number that was skipped is refused.
 const PASSED_OVER: &str = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
@@ -77,6 +85,27 @@ enum Numbers {
 struct StagedRoom {
     next: Seq,
     last_time: Micros,
+    /// How many bytes of records it grows by, if anything is limited.
+    bytes: u64,
+}
+
+/// A room that the batch makes.
+#[derive(Debug)]
+struct NewRoom {
+    name: RoomName,
+    epoch: Epoch,
+    created: Micros,
+    created_by: SenderName,
+}
+
+impl NewRoom {
+    fn slot(&self) -> RoomSlot {
+        RoomSlot {
+            created: self.created,
+            created_by: Some(self.created_by.clone()),
+            ..RoomSlot::new(self.name.clone(), self.epoch)
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +116,7 @@ enum Undo {
     },
     Cursor {
         key: CursorKey,
-        before: Option<Position>,
+        before: Option<Stand>,
     },
 }
 
@@ -107,10 +136,19 @@ pub(crate) struct Sequencer {
     /// Stored messages that may be what is sent again; nearly always none.
     pub(crate) in_doubt: InDoubt,
     pub(crate) idle_secs: u32,
+    /// What is set of the store.
+    pub(crate) settings: Versioned<StoreSettings>,
+    /// So many bytes may the log still grow by, if it has a limit.
+    pub(crate) space_left: u64,
+    /// Moves of cursors that are not written yet.
+    pub(crate) relaxed: Relaxed,
     staged: HashMap<RoomId, StagedRoom>,
-    new_rooms: Vec<(RoomName, Epoch)>,
+    changes: Vec<Change>,
+    new_rooms: Vec<NewRoom>,
     new_by_name: HashMap<RoomName, RoomId>,
     undo: Vec<Undo>,
+    /// Noted moves that the batch writes, or passes over.
+    in_flight: Vec<(CursorKey, Stand)>,
 }
 
 impl Sequencer {
@@ -252,7 +290,8 @@ impl Sequencer {
                             level: Level::SYNCED,
                         });
                     } else {
-                        let detail = "stored before, in a room whose name is lost";
+                        let detail =
+                            "stored before, in a room that was removed, or whose name is lost";
                         decision.refused.push(Refusal {
                             first_number: number,
                             count,
@@ -298,8 +337,9 @@ impl Sequencer {
         }
         let ahead = usize::try_from(id.get())
             .ok()?
-            .checked_sub(rooms.len() + 1)?;
-        self.new_rooms.get(ahead).cloned()
+            .checked_sub(rooms.numbers() + 1)?;
+        let new = self.new_rooms.get(ahead)?;
+        Some((new.name.clone(), new.epoch))
     }
 
     /// Gives the rest of an append its seqs.
@@ -336,6 +376,13 @@ impl Sequencer {
                 format!("the room's last seq is {head}, not {expected}"),
             ));
         }
+        let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
+        let count = append.count - skip;
+        let bytes = match self.is_limited(rooms) {
+            true => record_bytes(append, skip),
+            false => 0,
+        };
+        self.check_limit(rooms, known.map(|(id, ..)| id), bytes)?;
         let (id, epoch, last_time, new_room) = match known {
             Some((id, epoch, _, last_time)) => (id, epoch, last_time, false),
             None => {
@@ -346,18 +393,24 @@ impl Sequencer {
                     ));
                 };
                 let epoch = draw_epoch(chance());
-                self.new_rooms.push((append.room.clone(), epoch));
+                self.new_rooms.push(NewRoom {
+                    name: append.room.clone(),
+                    epoch,
+                    created: now,
+                    created_by: append.key.sender.clone(),
+                });
                 self.new_by_name.insert(append.room.clone(), id);
                 (id, epoch, NO_TIME, true)
             }
         };
-        let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
-        let count = append.count - skip;
         let first_seq = after(head);
         let staged = self.staged.entry(id).or_insert(StagedRoom {
             next: first_seq,
             last_time,
+            bytes: 0,
         });
+        staged.bytes += bytes;
+        self.space_left = self.space_left.saturating_sub(bytes);
         staged.next = Seq::new(first_seq.get() + u64::from(count));
         staged.last_time = staged.last_time.max(now);
         let begins = self.note_stored(
@@ -463,6 +516,7 @@ impl Sequencer {
         &mut self,
         rooms: &RoomTable,
         set: &SetCursor,
+        now: Micros,
     ) -> Result<CursorKey, StoreError> {
         let Some(room) = self.room_id(rooms, &set.room) else {
             return Err(StoreError::NoSuchRoom {
@@ -473,61 +527,114 @@ impl Sequencer {
             room,
             name: set.name.clone(),
         };
-        let found = self.cursors.get(&key);
+        let found = self.stand(&key).map(|stand| stand.at);
         if set.expected.is_some_and(|expected| expected != found) {
             return Err(StoreError::Conflict { found });
         }
-        if found.is_none() && set.to.is_some() && self.cursors.len() >= CURSORS_MAX {
-            return Err(StoreError::Limit {
-                what: format!("the store keeps at most {CURSORS_MAX} cursors; delete some"),
-            });
+        if found.is_none() && set.to.is_some() {
+            self.has_room_for_cursor()?;
         }
-        let before = self.cursors.set(key.clone(), set.to);
-        self.undo.push(Undo::Cursor {
-            key: key.clone(),
-            before,
-        });
+        let to = set.to.map(|at| Stand { at, moved: now });
+        self.stage_cursor(key.clone(), to);
         Ok(key)
     }
 
-    /// The rooms that the batch makes, with their numbers.
-    pub(crate) fn new_rooms(
-        &self,
+    /// Where a cursor stands, though it may not be stored yet.
+    pub(crate) fn stand(&self, key: &CursorKey) -> Option<Stand> {
+        self.relaxed.get(key).or_else(|| self.cursors.stand(key))
+    }
+
+    /// Notes a move that is written later.
+    pub(crate) fn relax_cursor(
+        &mut self,
         rooms: &RoomTable,
-    ) -> impl Iterator<Item = (RoomId, &RoomName, Epoch)> {
-        let first = rooms.len() + 1;
+        set: &SetCursor,
+        now: Micros,
+    ) -> Result<(), StoreError> {
+        let room = self
+            .room_id(rooms, &set.room)
+            .ok_or_else(|| StoreError::NoSuchRoom {
+                room: set.room.clone(),
+            })?;
+        let key = CursorKey {
+            room,
+            name: set.name.clone(),
+        };
+        let Some(at) = set.to else { return Ok(()) };
+        if self.stand(&key).is_none() {
+            self.has_room_for_cursor()?;
+        }
+        self.relaxed.note(key, Stand { at, moved: now });
+        Ok(())
+    }
+
+    /// Stages the oldest moves that were noted, at most so many; gives their keys.
+    pub(crate) fn stage_relaxed(&mut self, most: usize) -> Vec<CursorKey> {
+        let taken = self.relaxed.take(most);
+        let keys = taken.iter().map(|(key, _)| key.clone()).collect();
+        for (key, stand) in taken {
+            self.in_flight.push((key.clone(), stand));
+            let before = self.cursors.set(key.clone(), Some(stand));
+            self.undo.push(Undo::Cursor { key, before });
+        }
+        keys
+    }
+
+    /// Forgets cursors that have not moved for longer than is set.
+    pub(crate) fn expire_cursors(&mut self, now: Micros) {
+        if let Some(idle) = self.settings.settings.cursor_idle {
+            self.cursors.expire(now, idle, &self.relaxed);
+        }
+    }
+
+    fn has_room_for_cursor(&self) -> Result<(), StoreError> {
+        if self.cursors.len() + self.relaxed.len() < CURSORS_MAX {
+            return Ok(());
+        }
+        Err(StoreError::Limit {
+            what: format!("the store keeps at most {CURSORS_MAX} cursors; delete some"),
+        })
+    }
+
+    /// Stages a move that somebody waits for. One that was noted before is passed over.
+    fn stage_cursor(&mut self, key: CursorKey, to: Option<Stand>) {
+        if let Some(passed) = self.relaxed.get(&key) {
+            self.relaxed.forget(&key);
+            self.in_flight.push((key.clone(), passed));
+        }
+        let before = self.cursors.set(key.clone(), to);
+        self.undo.push(Undo::Cursor { key, before });
+    }
+
+    /// The rooms that the batch makes, with their numbers.
+    pub(crate) fn new_rooms(&self, rooms: &RoomTable) -> impl Iterator<Item = (RoomId, RoomSlot)> {
+        let first = rooms.numbers() + 1;
         self.new_rooms
             .iter()
             .enumerate()
-            .filter_map(move |(at, (name, epoch))| {
+            .filter_map(move |(at, new)| {
                 let id = u32::try_from(first + at).ok()?;
-                Some((RoomId::new(id), name, *epoch))
+                Some((RoomId::new(id), new.slot()))
             })
     }
 
     /// Shows readers what the batch did. `at` is its place in the log.
     pub(crate) fn commit(&mut self, rooms: &mut RoomTable, at: u64) {
-        for (name, epoch) in self.new_rooms.drain(..) {
+        for new in self.new_rooms.drain(..) {
             if let Some(id) = rooms.next_id(0) {
                 let slot = RoomSlot {
-                    name,
-                    epoch,
-                    first: Seq::FIRST,
-                    head: Seq::NONE,
-                    last_time: NO_TIME,
                     last_at: at,
+                    ..new.slot()
                 };
                 rooms.insert(id, slot);
             }
         }
         self.new_by_name.clear();
         for (id, staged) in self.staged.drain() {
-            if let Some(slot) = rooms.get_mut(id) {
-                slot.head = before(staged.next);
-                slot.last_time = staged.last_time;
-                slot.last_at = at;
-            }
+            rooms.grow(id, before(staged.next), staged.last_time, at);
         }
+        self.commit_changes(rooms);
+        self.in_flight.clear();
         for undo in self.undo.drain(..) {
             if let Undo::Producer { key, .. } = undo
                 && let Some(producer) = self.producers.get_mut(&key)
@@ -542,6 +649,8 @@ impl Sequencer {
         self.new_rooms.clear();
         self.new_by_name.clear();
         self.staged.clear();
+        self.changes.clear();
+        self.relaxed.put_back(std::mem::take(&mut self.in_flight));
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Cursor { key, before } => {
@@ -555,6 +664,15 @@ impl Sequencer {
             }
         }
     }
+}
+
+/// How many bytes of records the entries of an append become, but for the first `skip`.
+fn record_bytes(append: &Append, skip: u32) -> u64 {
+    let head = RECORD_FIXED_BYTES + append.head.len();
+    let entries = publish::entries(&append.entries).skip(skip as usize);
+    entries
+        .map(|entry| (head + entry.extensions.len() + entry.payload.len()) as u64)
+        .sum()
 }
 
 fn mark(producer: &Producer) -> ProducerMark {

@@ -13,5 +13,6 @@ mod golden;
 mod model;
 mod ops;
 mod regressions;
+mod retention;
 mod subject;
 mod talk;

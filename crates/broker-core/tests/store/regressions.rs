@@ -404,11 +404,13 @@ fn only_what_may_be_sent_again_meets_the_messages_in_doubt() {
         store.1.step();
     }
     drop(store);
-    // A bit of the first message's producer run, which is the first record that names her.
+    // A bit of the first message's producer run, which is the second record that names her: the first is that of the room.
     let file = disk.open("0000000000000001-0000.seg").unwrap();
     let mut segment = vec![0; 8192];
     file.read_at(0, &mut segment).unwrap();
-    let at = segment.windows(4).position(|at| at == b"\x03ann").unwrap();
+    let names = segment.windows(4).enumerate();
+    let mut named = names.filter(|(_, bytes)| bytes == b"\x03ann");
+    let (at, _) = named.nth(1).unwrap();
     file.write_at(at as u64 + 1, b"A").unwrap();
 
     let mut store = open_with(&disk, &clock, 1 << 30);

@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use broker_proto::record::next_record;
 
 use crate::log::state_record::{
-    CheckpointChunk, CheckpointEnd, CursorRecord, DoubtRecord, InDoubtRecord, ProducerDropRecord,
-    ProducerRunRecord, RawRecord, RoomRecord, TrimRecord, chunk_records, kind,
+    CheckpointChunk, CheckpointEnd, CursorMoveRecord, CursorRecord, DoubtRecord, InDoubtRecord,
+    ProducerDropRecord, ProducerRunRecord, RawRecord, RoomRecord, RoomRemovedRecord,
+    RoomSettingsRecord, RoomStateRecord, RoomTrimRecord, StoreSettingsRecord, chunk_records, kind,
+    names_room,
 };
 
 /// A value in a record.
@@ -32,11 +34,14 @@ type Fields<'a> = Vec<(&'static str, Field<'a>)>;
 pub fn kind_name(kind: u16) -> Option<&'static str> {
     Some(match kind {
         kind::MESSAGE => "message",
-        kind::ROOM => "room",
+        kind::ROOM | kind::ROOM_STATE => "room",
+        kind::ROOM_SETTINGS => "room_settings",
+        kind::ROOM_TRIM => "trim",
+        kind::ROOM_REMOVED => "room_removed",
+        kind::STORE_SETTINGS => "store_settings",
         kind::PRODUCER_RUN => "producer_run",
         kind::PRODUCER_DROP => "producer_drop",
-        kind::CURSOR => "cursor",
-        kind::TRIM => "trim",
+        kind::CURSOR | kind::CURSOR_MOVE => "cursor",
         kind::CHECKPOINT_CHUNK => "checkpoint_chunk",
         kind::CHECKPOINT_END => "checkpoint_end",
         kind::DOUBT => "doubt",
@@ -54,9 +59,19 @@ pub(super) fn fields<'a>(record: &RawRecord<'a>) -> Fields<'a> {
         kind::PRODUCER_RUN => postcard::from_bytes(payload).map(producer_run),
         kind::PRODUCER_DROP => postcard::from_bytes(payload).map(producer_drop),
         kind::CURSOR => postcard::from_bytes(payload).map(cursor),
-        kind::TRIM => postcard::from_bytes(payload).map(|record: TrimRecord| {
-            vec![number("room", record.room), number("first", record.first)]
+        kind::ROOM_STATE => postcard::from_bytes(payload).map(room_state),
+        kind::ROOM_SETTINGS => postcard::from_bytes(payload).map(room_settings),
+        kind::STORE_SETTINGS => postcard::from_bytes(payload).map(store_settings),
+        kind::ROOM_TRIM => postcard::from_bytes(payload).map(|record: RoomTrimRecord| {
+            vec![
+                number("room", record.room),
+                number("first", record.first),
+                number("bytes", record.bytes),
+            ]
         }),
+        kind::ROOM_REMOVED => postcard::from_bytes(payload)
+            .map(|record: RoomRemovedRecord| vec![number("room", record.room)]),
+        kind::CURSOR_MOVE => postcard::from_bytes(payload).map(cursor_move),
         kind::CHECKPOINT_CHUNK => postcard::from_bytes(payload).map(chunk),
         kind::CHECKPOINT_END => postcard::from_bytes(payload).map(|record: CheckpointEnd| {
             vec![
@@ -105,6 +120,39 @@ fn room(record: RoomRecord<'_>) -> Fields<'_> {
     ]
 }
 
+fn room_state(record: RoomStateRecord<'_>) -> Fields<'_> {
+    let mut fields = room(RoomRecord {
+        room: record.room,
+        name: record.name,
+        epoch: record.epoch,
+        parent_epoch: record.parent_epoch,
+        fork: record.fork,
+        first: record.first,
+        head: record.head,
+        last_time: record.last_time,
+        last_at: record.last_at,
+    });
+    fields.push(number("bytes", record.bytes));
+    fields.push(("created", Field::Time(record.created)));
+    fields.push(text("created_by", record.created_by));
+    fields
+}
+
+fn room_settings(record: RoomSettingsRecord<'_>) -> Fields<'_> {
+    vec![
+        number("room", record.room),
+        number("version", record.version),
+        number("list_bytes", record.list.len() as u64),
+    ]
+}
+
+fn store_settings(record: StoreSettingsRecord<'_>) -> Fields<'_> {
+    vec![
+        number("version", record.version),
+        number("list_bytes", record.list.len() as u64),
+    ]
+}
+
 fn producer_run(record: ProducerRunRecord<'_>) -> Fields<'_> {
     vec![
         text("sender", record.sender),
@@ -136,6 +184,18 @@ fn cursor(record: CursorRecord<'_>) -> Fields<'_> {
     ]
 }
 
+fn cursor_move(record: CursorMoveRecord<'_>) -> Fields<'_> {
+    let mut fields = cursor(CursorRecord {
+        room: record.room,
+        name: record.name,
+        present: record.present,
+        epoch: record.epoch,
+        seq: record.seq,
+    });
+    fields.push(("moved", Field::Time(record.moved)));
+    fields
+}
+
 fn chunk(record: CheckpointChunk<'_>) -> Fields<'_> {
     vec![
         number("begin", record.begin),
@@ -160,18 +220,18 @@ fn in_doubt<'a>(record: &InDoubtRecord<'a>) -> Fields<'a> {
 
 /// The rooms that a state record names.
 pub(super) fn named_rooms(record: &RawRecord<'_>, mut found: impl FnMut(u32, &str)) {
-    let mut take = |payload: &[u8]| {
-        if let Ok(room) = postcard::from_bytes::<RoomRecord<'_>>(payload) {
+    let mut take = |kind, payload: &[u8]| {
+        if let Some(room) = RoomStateRecord::parse(kind, payload) {
             found(room.room, room.name);
         }
     };
     match record.head.kind {
-        kind::ROOM => take(record.payload()),
+        kind if names_room(kind) => take(kind, record.payload()),
         kind::CHECKPOINT_CHUNK => {
             if let Ok(chunk) = postcard::from_bytes::<CheckpointChunk<'_>>(record.payload()) {
                 chunk_records(chunk.records)
-                    .filter(|(inner, _)| *inner == kind::ROOM)
-                    .for_each(|(_, payload)| take(payload));
+                    .filter(|(inner, _)| names_room(*inner))
+                    .for_each(|(inner, payload)| take(inner, payload));
             }
         }
         _ => {}

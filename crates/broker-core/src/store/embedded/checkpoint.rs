@@ -5,24 +5,28 @@
 //! none older than the beginning, so pieces plus a replay from the beginning give the state at the
 //! end.
 
-use broker_proto::RoomId;
+use broker_proto::settings::SETTINGS_BYTES_MAX;
+use broker_proto::{RoomId, RoomSettings, StoreSettings};
 
-use super::super::cursors::CursorKey;
+use super::super::cursors::{CursorKey, Stand};
 use super::super::in_doubt::InDoubt;
 use super::super::producers::{Producer, Run};
-use super::super::rooms::RoomTable;
+use super::super::rooms::{RoomTable, Versioned};
 use super::super::sequencer::Sequencer;
 use super::super::{ProducerKey, RoomSlot};
 use crate::log::position::LogPosition;
 use crate::log::state::{
-    CheckpointChunk, CheckpointEnd, CursorRecord, InDoubtMessage, InDoubtRecord, ProducerRunRecord,
-    RoomRecord, encode, kind, push_chunk_record,
+    CheckpointChunk, CheckpointEnd, CursorMoveRecord, InDoubtMessage, InDoubtRecord,
+    ProducerRunRecord, RoomRemovedRecord, RoomSettingsRecord, RoomStateRecord, StoreSettingsRecord,
+    encode, kind, push_chunk_record,
 };
 
 /// Largest piece, in bytes.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
-/// Room that one more record takes at most in a piece.
+/// What one more record takes at most, but for settings.
 pub(super) const RECORD_BYTES_MAX: usize = 1024;
+/// What the record of a room's settings takes at most.
+pub(super) const SETTINGS_RECORD_BYTES_MAX: usize = SETTINGS_BYTES_MAX + RECORD_BYTES_MAX;
 /// Messages in doubt of one record, so that it stays below that.
 const IN_DOUBT_MESSAGES: usize = 24;
 
@@ -51,7 +55,8 @@ pub(super) struct Piece {
 
 impl Checkpoint {
     /// Bytes that a piece takes at most in a batch.
-    pub(super) const PIECE_BYTES_MAX: usize = CHUNK_BYTES_MAX + 2 * RECORD_BYTES_MAX;
+    pub(super) const PIECE_BYTES_MAX: usize =
+        CHUNK_BYTES_MAX + SETTINGS_RECORD_BYTES_MAX + 2 * RECORD_BYTES_MAX;
 
     /// Begins a checkpoint at the end of the log.
     pub(super) fn begin(begin: LogPosition, sequencer: &Sequencer) -> Self {
@@ -97,11 +102,16 @@ impl Checkpoint {
             };
         }
         let mut records = Vec::new();
+        if self.chunks == 0 && sequencer.settings.version > 0 {
+            with_store_settings(&sequencer.settings, |record| {
+                push_chunk_record(kind::STORE_SETTINGS, record, &mut records);
+            });
+        }
         self.add_rooms(rooms, &mut records);
         self.add_producers(sequencer, &mut records);
         self.add_cursors(sequencer, &mut records);
         self.add_in_doubt(&mut records);
-        self.finished = rooms.get(RoomId::new(self.next_room)).is_none()
+        self.finished = self.next_room as usize > rooms.numbers()
             && self.producers.is_empty()
             && self.cursors.is_empty()
             && self.in_doubt.is_empty();
@@ -120,10 +130,19 @@ impl Checkpoint {
     }
 
     fn add_rooms(&mut self, rooms: &RoomTable, records: &mut Vec<u8>) {
-        while records.len() < CHUNK_BYTES_MAX {
+        while records.len() < CHUNK_BYTES_MAX && self.next_room as usize <= rooms.numbers() {
             let id = RoomId::new(self.next_room);
-            let Some(slot) = rooms.get(id) else { break };
-            push_chunk_record(kind::ROOM, &room_record(rooms, id, slot), records);
+            if let Some(slot) = rooms.get(id) {
+                push_chunk_record(kind::ROOM_STATE, &room_record(rooms, id, slot), records);
+            } else {
+                let removed = RoomRemovedRecord { room: id.get() };
+                push_chunk_record(kind::ROOM_REMOVED, &removed, records);
+            }
+            if let Some(set) = rooms.settings(id) {
+                with_settings(id, set, |record| {
+                    push_chunk_record(kind::ROOM_SETTINGS, record, records);
+                });
+            }
             self.next_room += 1;
         }
     }
@@ -147,8 +166,12 @@ impl Checkpoint {
     fn add_cursors(&mut self, sequencer: &Sequencer, records: &mut Vec<u8>) {
         while records.len() < CHUNK_BYTES_MAX {
             let Some(key) = self.cursors.pop() else { break };
-            if let Some(position) = sequencer.cursors.get(&key) {
-                push_chunk_record(kind::CURSOR, &cursor_record(&key, Some(position)), records);
+            if let Some(stand) = sequencer.cursors.stand(&key) {
+                push_chunk_record(
+                    kind::CURSOR_MOVE,
+                    &cursor_record(&key, Some(stand)),
+                    records,
+                );
             }
         }
     }
@@ -164,9 +187,13 @@ impl Checkpoint {
 }
 
 /// What the log says of a room.
-pub(super) fn room_record<'a>(rooms: &RoomTable, id: RoomId, slot: &'a RoomSlot) -> RoomRecord<'a> {
+pub(super) fn room_record<'a>(
+    rooms: &RoomTable,
+    id: RoomId,
+    slot: &'a RoomSlot,
+) -> RoomStateRecord<'a> {
     let parent = rooms.parent(id);
-    RoomRecord {
+    RoomStateRecord {
         room: id.get(),
         name: slot.name.as_str(),
         epoch: slot.epoch.get(),
@@ -176,21 +203,50 @@ pub(super) fn room_record<'a>(rooms: &RoomTable, id: RoomId, slot: &'a RoomSlot)
         head: slot.head.get(),
         last_time: slot.last_time.get(),
         last_at: slot.last_at,
+        bytes: slot.bytes,
+        created: slot.created.get(),
+        created_by: slot.created_by.as_ref().map_or("", |by| by.as_str()),
     }
 }
 
+/// What the log says of a room's settings.
+pub(super) fn with_settings<R>(
+    id: RoomId,
+    set: &Versioned<RoomSettings>,
+    take: impl FnOnce(&RoomSettingsRecord<'_>) -> R,
+) -> R {
+    let mut list = Vec::new();
+    set.settings.encode(&mut list);
+    take(&RoomSettingsRecord {
+        room: id.get(),
+        version: set.version,
+        list: &list,
+    })
+}
+
+/// What the log says of the store's settings.
+pub(super) fn with_store_settings<R>(
+    set: &Versioned<StoreSettings>,
+    take: impl FnOnce(&StoreSettingsRecord<'_>) -> R,
+) -> R {
+    let mut list = Vec::new();
+    set.settings.encode(&mut list);
+    take(&StoreSettingsRecord {
+        version: set.version,
+        list: &list,
+    })
+}
+
 /// What the log says of a cursor.
-pub(super) fn cursor_record(
-    key: &CursorKey,
-    position: Option<broker_proto::Position>,
-) -> CursorRecord<'_> {
-    let at = position.unwrap_or(broker_proto::Position::NONE);
-    CursorRecord {
+pub(super) fn cursor_record(key: &CursorKey, stand: Option<Stand>) -> CursorMoveRecord<'_> {
+    let at = stand.map_or(broker_proto::Position::NONE, |stand| stand.at);
+    CursorMoveRecord {
         room: key.room.get(),
         name: &key.name,
-        present: position.is_some(),
+        present: stand.is_some(),
         epoch: at.epoch.get(),
         seq: at.seq.get(),
+        moved: stand.map_or(0, |stand| stand.moved.get()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! The engine is a step function: a thread drives it in production, a simulator drives it by hand.
 //! **Invariant:** nothing is told, and nothing is shown to a reader, before the sync.
 
+mod asks;
 mod assembly;
 mod refusal;
 mod renewal;
@@ -17,16 +18,18 @@ mod renewal;
 use std::time::Duration;
 
 use broker_proto::record::RECORD_FIXED_BYTES;
-use broker_proto::{ErrorCode, Micros, Position, RoomId};
+use broker_proto::{ErrorCode, Micros, Position, RoomId, Seq};
 
+use self::asks::Asked;
 use self::assembly::STATE_BYTES_MAX;
-use super::super::cursors::CursorKey;
+use super::super::cursors::{Allowance, CursorKey};
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
 use super::super::sequencer::{Decision, Placed, Sequencer};
-use super::super::{Append, Mailbox, Notice, ProducerKey, StoreError, wake_all};
+use super::super::{Append, Ask, Mailbox, Notice, ProducerKey, StoreError, wake_all};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::{Done, Request};
+use super::keep::Keeper;
 use super::scrub::Scrub;
 use super::shared::Shared;
 use crate::clock::{Clock, Random};
@@ -36,7 +39,7 @@ use crate::log::state::{self, kind};
 use crate::log::storage::Storage;
 use crate::log::tail::TailBatch;
 use crate::log::{
-    BatchBuilder, FILL_BYTES, LogWriter, Segment, Spare, WriteFault, Written, make_spare,
+    BatchBuilder, Chance, FILL_BYTES, LogWriter, Segment, Spare, WriteFault, Written, make_spare,
 };
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
@@ -100,6 +103,10 @@ pub struct Engine<S: Storage> {
     drained: Vec<Request>,
     admitted: Vec<Admitted>,
     cursor_moves: Vec<CursorMove>,
+    /// Relaxed moves of cursors that the batch writes.
+    relaxed_moves: Vec<CursorKey>,
+    allowance: Allowance,
+    asked: Vec<Asked>,
     /// Whose mailbox is no longer empty.
     wake: Vec<Arc<Mailbox>>,
     /// The same, because a room has grown.
@@ -113,6 +120,11 @@ pub struct Engine<S: Storage> {
     term: u64,
     /// Only when it is driven by hand; else a thread has it.
     scrub: Option<Scrub<S>>,
+    /// Likewise.
+    keeper: Option<Keeper<S>>,
+    /// Draws the markers of segments that are written anew.
+    markers: Option<Chance>,
+    segment_bytes_max: u64,
 }
 
 /// What an engine starts with.
@@ -130,6 +142,8 @@ pub(super) struct EngineParts<S: Storage> {
     pub(super) scattered: bool,
     pub(super) sealed: Vec<Arc<Segment>>,
     pub(super) term: u64,
+    pub(super) markers: Chance,
+    pub(super) segment_bytes_max: u64,
 }
 
 impl<S: Storage> Engine<S> {
@@ -158,6 +172,9 @@ impl<S: Storage> Engine<S> {
             drained: Vec::new(),
             admitted: Vec::new(),
             cursor_moves: Vec::new(),
+            relaxed_moves: Vec::new(),
+            allowance: Allowance::default(),
+            asked: Vec::new(),
             wake: Vec::new(),
             wake_readers: Vec::new(),
             shortened: Vec::new(),
@@ -166,6 +183,9 @@ impl<S: Storage> Engine<S> {
             sealed: parts.sealed,
             term: parts.term,
             scrub: None,
+            keeper: None,
+            markers: Some(parts.markers),
+            segment_bytes_max: parts.segment_bytes_max,
         }
     }
 
@@ -179,17 +199,29 @@ impl<S: Storage> Engine<S> {
             self.check_identity();
         }
         let now = self.clock.now();
+        self.sequencer.space_left = self.space_left();
         let took = self.take_requests(now);
+        self.take_relaxed_moves();
         self.begin_checkpoint_if_due();
-        let must_write = self.is_asked_to_write() || self.checkpoint.is_some();
+        let must_write = self.is_asked_to_write()
+            || !self.relaxed_moves.is_empty()
+            || !self.sequencer.changes().is_empty()
+            || self.checkpoint.is_some();
         if must_write {
             self.write_batch(now);
         }
         self.tell();
+        self.relaxed_moves.clear();
         took || must_write
     }
 
-    /// Whether somebody waits for something to be stored.
+    /// By how much the log may grow, if it has a limit.
+    fn space_left(&self) -> u64 {
+        let max = self.sequencer.settings.settings.bytes_max;
+        max.map_or(u64::MAX, |max| max.saturating_sub(self.shared.log_bytes()))
+    }
+
+    /// Whether somebody waits for messages or cursors to be stored, which leave some space to what frees space.
     fn is_asked_to_write(&self) -> bool {
         self.admitted
             .iter()
@@ -215,6 +247,15 @@ impl<S: Storage> Engine<S> {
             let Some(request) = self.backlog.pop_front() else {
                 break;
             };
+            if is_change(&request) {
+                // A change has a batch of its own.
+                if self.is_asked_to_write() {
+                    self.backlog.push_front(request);
+                    break;
+                }
+                self.take_change(request, now);
+                return true;
+            }
             took = true;
             match request {
                 Request::Append { append, to } => {
@@ -247,6 +288,9 @@ impl<S: Storage> Engine<S> {
                     }
                 }
                 Request::Shorten { done } => self.shorten(done),
+                Request::Checkpoint { roll } => self.ask_for_checkpoint(roll),
+                Request::Ask { ask, tag, to } => self.answer(&ask, tag, to),
+                Request::Trim { .. } => {}
                 Request::Cursor {
                     room,
                     name,
@@ -256,7 +300,7 @@ impl<S: Storage> Engine<S> {
                     let id = self.sequencer.room_id(&read(&self.shared.rooms), &room);
                     let asked = id.map(|room| CursorKey { room, name });
                     let result = match &asked {
-                        Some(key) => Ok(self.sequencer.cursors.get(key)),
+                        Some(key) => Ok(self.sequencer.stand(key).map(|stand| stand.at)),
                         None => Err(StoreError::NoSuchRoom { room }),
                     };
                     self.cursor_moves.push(CursorMove {
@@ -269,12 +313,9 @@ impl<S: Storage> Engine<S> {
                 }
                 Request::SetCursor { set, tag, to } => {
                     bytes += RECORD_BYTES_MAX;
-                    let moved = match self.shared.read_only() {
-                        Some(reason) => Err(StoreError::ReadOnly { reason }),
-                        None => self.sequencer.set_cursor(&read(&self.shared.rooms), &set),
-                    };
+                    let moved = self.move_cursor(&set, now);
                     let (result, key) = match moved {
-                        Ok(key) => (Ok(set.to), Some(key)),
+                        Ok(key) => (Ok(set.to), key),
                         Err(error) => (Err(error), None),
                     };
                     self.cursor_moves.push(CursorMove {
@@ -426,9 +467,25 @@ impl<S: Storage> Engine<S> {
             at,
             time,
         );
+        let removed = self.removed_rooms();
+        let awaited = self.cursor_moves.iter().filter(|moved| moved.key.is_some());
+        let moves = awaited.count() + self.relaxed_moves.len();
+        self.shared.space.note_moves(moves);
+        self.shared
+            .space
+            .note_trimmed(self.messages_trimmed(&rooms));
+        self.note_changes();
         self.sequencer.commit(&mut rooms, at.get());
+        for run in &runs {
+            rooms.add_bytes(run.room, u64::from(run.bytes));
+        }
         self.shared.show(tail, end);
         drop(rooms);
+        for room in &removed {
+            // Whoever waits there is told that it is gone.
+            self.shared
+                .fire(room, Seq::new(u64::MAX), &mut self.wake_readers);
+        }
         self.shared
             .count(runs.iter().map(|run| u64::from(run.count)).sum());
     }
@@ -437,6 +494,10 @@ impl<S: Storage> Engine<S> {
         if piece.is_last
             && let Some(done) = self.checkpoint.take()
         {
+            // What lies before the older of two checkpoints is in both.
+            let (_, before) = self.last_checkpoint;
+            self.shared.space.note_checkpoint(before, done.bytes());
+            self.shared.keep.nudge();
             self.last_checkpoint = (done.bytes(), done.begin);
             self.writer.checkpoint = done.begin;
             // A good moment: what nobody will ask for again need not be copied the next time.
@@ -444,6 +505,7 @@ impl<S: Storage> Engine<S> {
             let idle = self.sequencer.idle_secs;
             self.sequencer.producers.expire(now, idle);
             self.sequencer.in_doubt.expire(now, idle);
+            self.sequencer.expire_cursors(now);
         }
     }
 
@@ -453,6 +515,7 @@ impl<S: Storage> Engine<S> {
         if let Some(begun) = self.writer.take_begun() {
             self.mentioned_from = begun.mentioned_from;
             self.sealed.extend(self.shared.segments.begin(begun.header));
+            self.shared.keep.nudge();
         }
     }
 
@@ -481,6 +544,7 @@ impl<S: Storage> Engine<S> {
                 self.wake.push(to);
             }
         }
+        self.tell_asked();
         self.wake.append(&mut self.wake_readers);
         if self.wake.len() > CROWD {
             self.shared.inbox.note_crowd();
@@ -506,9 +570,13 @@ impl<S: Storage> Engine<S> {
         }
     }
 
-    /// Nothing has come for a while: proves to the next leader that nothing is missing.
+    /// Nothing has come for a while: writes what waited for company, and proves to the next leader that nothing is missing.
     pub fn idle(&mut self) {
-        self.mark(BatchKind::IdleMark);
+        if self.has_relaxed_moves() {
+            self.step();
+        } else {
+            self.mark(BatchKind::IdleMark);
+        }
     }
 
     fn mark(&mut self, kind: BatchKind) {
@@ -524,10 +592,10 @@ impl<S: Storage> Engine<S> {
         self.checkpoint.is_some() || !self.backlog.is_empty()
     }
 
-    /// Whether a mark ends the log.
+    /// Whether a mark ends the log, and nothing waits to be written.
     #[must_use]
     pub fn is_marked(&self) -> bool {
-        self.writer.is_marked()
+        self.writer.is_marked() && !self.has_relaxed_moves()
     }
 
     /// Stores what is queued, takes nothing more, and ends the log with a mark.
@@ -535,6 +603,7 @@ impl<S: Storage> Engine<S> {
         self.shared.inbox.close();
         while self.step() {}
         let now = self.clock.now();
+        self.write_all_relaxed_moves(now);
         if !self.pending.is_empty() && self.shared.read_only().is_none() {
             self.write_batch(now);
         }
@@ -589,6 +658,28 @@ impl<S: Storage> Engine<S> {
         Scrub::new(Arc::clone(&self.shared), Arc::clone(&self.clock), self.term)
     }
 
+    /// What keeps the store within its bounds. There is one of them.
+    pub(super) fn keeper(&mut self) -> Option<Keeper<S>> {
+        let markers = self.markers.take()?;
+        let (shared, clock) = (Arc::clone(&self.shared), Arc::clone(&self.clock));
+        Some(Keeper::new(shared, clock, markers, self.segment_bytes_max))
+    }
+
+    /// Does by hand what a thread does in production: sees what is not to be kept any more, and gives its space back, at most
+    /// one thing at a time. Says whether there is more to do at once.
+    pub fn keep(&mut self) -> bool {
+        let mut keeper = match self.keeper.take() {
+            Some(keeper) => keeper,
+            None => match self.keeper() {
+                Some(keeper) => keeper,
+                None => return false,
+            },
+        };
+        let goes_on = keeper.step_by_hand();
+        self.keeper = Some(keeper);
+        goes_on
+    }
+
     /// Does by hand what a thread does in production: reads and checks the next piece of the sealed
     /// segments, or the first one of the next pass. Says whether this pass goes on.
     pub fn scrub(&mut self) -> bool {
@@ -599,6 +690,15 @@ impl<S: Storage> Engine<S> {
         let goes_on = scrub.piece();
         self.scrub = Some(scrub);
         goes_on
+    }
+}
+
+/// Whether a request changes what rooms or the store are, beside messages.
+fn is_change(request: &Request) -> bool {
+    match request {
+        Request::Trim { .. } => true,
+        Request::Ask { ask, .. } => !matches!(ask, Ask::Cursors(_)),
+        _ => false,
     }
 }
 

@@ -10,7 +10,8 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use super::super::{Append, Mailbox, Notice, ProducerKey, SessionId, SetCursor};
+use super::super::sequencer::Trimming;
+use super::super::{Append, Ask, Mailbox, Notice, ProducerKey, SessionId, SetCursor, TrimRoom};
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait_for};
 use broker_proto::RoomName;
@@ -48,10 +49,34 @@ pub(super) enum Request {
         tag: u64,
         to: Arc<Mailbox>,
     },
+    /// A change, or a question about cursors; the writer knows them.
+    Ask {
+        ask: Ask,
+        tag: u64,
+        to: Arc<Mailbox>,
+    },
+    /// The oldest messages of these rooms go.
+    Trim {
+        trims: Vec<Trimming>,
+        /// Who waits for it.
+        asked: Option<TrimAsked>,
+    },
+    /// A checkpoint is wanted, perhaps at the front of a new segment.
+    Checkpoint {
+        roll: bool,
+    },
     /// To leave little for the next leader to read.
     Shorten {
         done: Done,
     },
+}
+
+/// Somebody waits for a room to be trimmed.
+#[derive(Debug, Clone)]
+pub(super) struct TrimAsked {
+    pub(super) trim: TrimRoom,
+    pub(super) tag: u64,
+    pub(super) to: Arc<Mailbox>,
 }
 
 /// Called on the writer's thread when something is done.

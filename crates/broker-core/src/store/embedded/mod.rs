@@ -4,10 +4,13 @@ mod checkpoint;
 mod config;
 mod engine;
 mod inbox;
+mod keep;
 mod pulse;
+mod retention;
 mod scrub;
 mod settler;
 mod shared;
+mod space;
 mod threads;
 
 use broker_proto::record::RECORD_FIXED_BYTES;
@@ -15,9 +18,10 @@ use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
 use super::losses::losses;
 use super::{
-    Append, Ask, Busy, Claims, CursorsInfo, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
-    SessionId, SetCursor, Settling, SpaceInfo, Store, StoreError, StoreInfo,
+    Answer, Append, Ask, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
+    SessionId, SetCursor, Settling, Store, StoreError, StoreInfo, StoreState, Versioned,
 };
+use crate::clock::Random;
 use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
@@ -33,9 +37,11 @@ pub use engine::Engine;
 pub use pulse::{Beat, Pulse};
 
 use engine::EngineParts;
-use inbox::{Done, Inbox, NotQueued, Request};
+use inbox::{Done, Inbox, NotQueued, Request, TrimAsked};
+use keep::Keep;
 use settler::Settler;
 use shared::{Attempt, Shared};
+use space::Space;
 use threads::{Threads, Writing};
 
 /// A reader this close to the end of the log follows along, in bytes.
@@ -120,6 +126,8 @@ impl<S: Storage> EmbeddedStore<S> {
         let mut pending: Vec<Vec<u8>> = found.state.doubt.map(doubt_record).into_iter().collect();
         pending.extend(untold(&in_doubt));
         let mut sequencer = Sequencer::new(config.producer_idle_secs);
+        sequencer.settings = found.state.settings;
+        let keep = Keep::new(sequencer.settings.clone());
         sequencer.in_doubt = in_doubt;
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
@@ -133,7 +141,9 @@ impl<S: Storage> EmbeddedStore<S> {
             segments,
             writer.end(),
             Pulse::new(Arc::clone(&config.clock)),
+            (keep, Space::new(found.covered)),
         ));
+        let markers = MarkerSource::draw(&mut *config.random);
         let mut engine = Engine::new(EngineParts {
             shared: Arc::clone(&shared),
             writer,
@@ -148,6 +158,8 @@ impl<S: Storage> EmbeddedStore<S> {
             scattered,
             sealed,
             term,
+            markers: Box::new(markers),
+            segment_bytes_max: config.segment_bytes_max,
         });
         if config.renew_epochs {
             engine
@@ -197,6 +209,7 @@ impl<S: Storage> EmbeddedStore<S> {
     pub fn close(&self) {
         self.shared.inbox.close();
         self.shared.scrub.stop();
+        self.shared.keep.stop();
         let _until_done = lock(&self.closing);
         let threads = lock(&self.threads).take();
         if let Some(threads) = threads {
@@ -274,6 +287,14 @@ impl MarkerSource {
         Self([fields.u64(0), fields.u64(8)])
     }
 
+    /// A source with a seed of its own.
+    fn draw(random: &mut dyn Random) -> impl FnMut() -> u64 + Send + use<> {
+        let mut seed = [0; 16];
+        random.fill(&mut seed);
+        let mut source = Self::new(seed);
+        move || source.next()
+    }
+
     fn next(&mut self) -> u64 {
         let [state, key] = &mut self.0;
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -292,9 +313,7 @@ fn start_writer<S: Storage>(
     found: &Recovered,
     term: u64,
 ) -> Result<LogWriter<S>, RecoveryError> {
-    let mut seed = [0; 16];
-    config.random.fill(&mut seed);
-    let mut markers = MarkerSource::new(seed);
+    let markers = MarkerSource::draw(&mut *config.random);
     let start = Start {
         store: config.log,
         term,
@@ -305,10 +324,11 @@ fn start_writer<S: Storage>(
         segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
         resume: resume_in_place(found),
     };
-    let markers = Box::new(move || markers.next());
-    LogWriter::start(Arc::clone(storage), start, markers).map_err(|source| RecoveryError::Io {
-        file: "the active segment".to_owned(),
-        source,
+    LogWriter::start(Arc::clone(storage), start, Box::new(markers)).map_err(|source| {
+        RecoveryError::Io {
+            file: "the active segment".to_owned(),
+            source,
+        }
     })
 }
 
@@ -430,8 +450,10 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             messages: shared.messages.load(Ordering::Relaxed),
             damage,
             scrub: shared.scrub.info(),
-            space: SpaceInfo::default(),
-            cursors: CursorsInfo::default(),
+            space: shared
+                .space
+                .info(shared.log_bytes(), &shared.keep.settings().settings),
+            cursors: shared.space.cursors_info(),
         }
     }
 
@@ -556,8 +578,33 @@ impl<S: Storage> Store for EmbeddedStore<S> {
         }
     }
 
-    fn ask(&self, _: Ask, tag: u64, to: &Arc<Mailbox>) {
-        let result = Err(StoreError::Closed);
+    fn ask(&self, ask: Ask, tag: u64, to: &Arc<Mailbox>) {
+        let rooms = || read(&self.shared.rooms);
+        let result = match ask {
+            Ask::Room(name) => {
+                let rooms = rooms();
+                let state = rooms.id(&name).and_then(|id| rooms.state(id));
+                state
+                    .map(|state| Answer::Room(Box::new(state)))
+                    .ok_or(StoreError::NoSuchRoom { room: name })
+            }
+            Ask::Find(wanted) => Ok(Answer::Found(rooms().search(&wanted))),
+            Ask::Store => {
+                let Versioned { version, settings } = self.shared.keep.settings();
+                Ok(Answer::Store(StoreState { version, settings }))
+            }
+            Ask::Trim(trim) => {
+                let to = Arc::clone(to);
+                return self.shared.keep.ask(TrimAsked { trim, tag, to });
+            }
+            ask => {
+                let to = Arc::clone(to);
+                if self.shared.inbox.push(Request::Ask { ask, tag, to }) {
+                    return;
+                }
+                Err(StoreError::Closed)
+            }
+        };
         to.post(Notice::Answer { tag, result });
     }
 }

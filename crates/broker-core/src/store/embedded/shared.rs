@@ -2,14 +2,17 @@
 
 use std::io;
 
-use broker_proto::{RoomName, Seq};
+use broker_proto::{RoomName, Seq, SkipRange, SkipReason};
 
-use super::super::rooms::{Begin, after};
+use super::super::rooms::{Begin, after, before};
+use super::super::sequencer::Trimming;
 use super::super::watchers::Watchers;
 use super::super::{Hint, Mailbox, ReadRange, ReadReply, RoomTable, StoreError};
 use super::inbox::Inbox;
+use super::keep::Keep;
 use super::pulse::Pulse;
 use super::scrub::ScrubState;
+use super::space::Space;
 use crate::log::Segments;
 use crate::log::batch::BATCH_ALIGN;
 use crate::log::damage::Damage;
@@ -43,6 +46,8 @@ pub(super) struct Shared<S: Storage> {
     pub(super) messages: AtomicU64,
     pub(super) pulse: Arc<Pulse>,
     pub(super) scrub: ScrubState,
+    pub(super) keep: Keep,
+    pub(super) space: Space,
 }
 
 /// The bits of a hint that say how many more reads are left to the threads that wait for the disk. They are free: places in the
@@ -65,6 +70,7 @@ impl std::fmt::Debug for Call {
 /// A read that memory could not answer.
 #[derive(Debug)]
 pub(super) struct DiskRead {
+    room: RoomName,
     wanted: Wanted,
     begin: Begin,
     reply: ReadReply,
@@ -87,6 +93,7 @@ impl<S: Storage> Shared<S> {
         segments: Segments<S>,
         durable: LogPosition,
         pulse: Pulse,
+        (keep, space): (Keep, Space),
     ) -> Self {
         Self {
             inbox,
@@ -104,6 +111,21 @@ impl<S: Storage> Shared<S> {
             messages: AtomicU64::new(0),
             pulse: Arc::new(pulse),
             scrub: ScrubState::default(),
+            keep,
+            space,
+        }
+    }
+
+    /// Bytes of log that lie on the disk.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.segments.log_bytes(self.durable())
+    }
+
+    /// Shows trims before they are durable, for the bug that does so.
+    pub(super) fn show_trims(&self, trims: &[Trimming]) {
+        let mut rooms = write(&self.rooms);
+        for trim in trims {
+            rooms.trim(trim.room, trim.first, 0);
         }
     }
 
@@ -287,6 +309,7 @@ impl<S: Storage> Shared<S> {
             }
         }
         Attempt::Disk(Box::new(DiskRead {
+            room: range.room.clone(),
             wanted,
             begin,
             reply,
@@ -314,13 +337,45 @@ impl<S: Storage> Shared<S> {
 
     /// Answers a read from the disk; blocks.
     pub(super) fn read_disk(&self, read: DiskRead) -> Result<ReadReply, StoreError> {
-        self.ask_disk(read).map_err(|error| StoreError::Io {
+        let (room, wanted, reply) = (read.room.clone(), read.wanted, read.reply.clone());
+        let found = self.ask_disk(read);
+        let is_incomplete = found.as_ref().map_or(true, |found| found.skip.is_some());
+        if is_incomplete && let Some(gone) = self.gone(room, &wanted, reply) {
+            return gone;
+        }
+        found.map_err(|error| StoreError::Io {
             what: error.to_string(),
         })
     }
 
+    /// What is answered in place of what was not found because it was trimmed, or removed with its room, while it was read.
+    fn gone(
+        &self,
+        room: RoomName,
+        wanted: &Wanted,
+        mut reply: ReadReply,
+    ) -> Option<Result<ReadReply, StoreError>> {
+        let rooms = read(&self.rooms);
+        let Some(slot) = rooms.get(wanted.room) else {
+            return Some(Err(StoreError::NoSuchRoom { room }));
+        };
+        if slot.first <= wanted.from {
+            return None;
+        }
+        reply.first = slot.first;
+        reply.head = slot.head;
+        reply.next = slot.first;
+        reply.skip = Some(SkipRange {
+            from: wanted.from,
+            to: before(slot.first),
+            reason: SkipReason::TRIMMED,
+        });
+        Some(Ok(reply))
+    }
+
     fn ask_disk(&self, read: DiskRead) -> io::Result<ReadReply> {
         let DiskRead {
+            room: _,
             mut wanted,
             begin,
             mut reply,

@@ -1,5 +1,5 @@
 //! The threads of a store on disk: one writes, two read for those who fell behind, one keeps house,
-//! one scrubs.
+//! one keeps the store within its bounds, one scrubs.
 //!
 //! Plain threads, because the disk blocks: whoever serves sockets does not wait for it, except for lone messages on a disk that
 //! was fast of late (see [`settler`](super::settler)).
@@ -188,7 +188,7 @@ impl std::fmt::Debug for ReadJob {
 impl Threads {
     pub(super) fn start<S: Storage>(
         shared: Arc<Shared<S>>,
-        engine: Engine<S>,
+        mut engine: Engine<S>,
         scrub_every: Option<Duration>,
     ) -> io::Result<(Self, Weak<Writing<S>>)> {
         let made: Made<S> = Arc::default();
@@ -223,6 +223,13 @@ impl Threads {
                 Builder::new()
                     .name("broker-scrub".to_owned())
                     .spawn(move || scrub.run(every))?,
+            );
+        }
+        if let Some(keeper) = engine.keeper() {
+            others.push(
+                Builder::new()
+                    .name("broker-keep".to_owned())
+                    .spawn(move || keeper.run())?,
             );
         }
         let writing = Arc::new(Writing {

@@ -193,12 +193,9 @@ mod tests {
     fn scene(doubtful: &[(u64, &[u8])]) -> (Sequencer, RoomTable) {
         let mut rooms = RoomTable::default();
         let slot = RoomSlot {
-            name: RoomName::parse("ops").unwrap(),
-            epoch: Epoch::new(5),
-            first: Seq::FIRST,
             head: Seq::new(10),
             last_time: Micros::new(1),
-            last_at: 0,
+            ..RoomSlot::new(RoomName::parse("ops").unwrap(), Epoch::new(5))
         };
         assert!(rooms.insert(RoomId::new(1), slot));
         let mut sequencer = Sequencer::new(1000);

@@ -4,32 +4,44 @@ use broker_proto::record::RECORD_FIXED_BYTES;
 use broker_proto::{Micros, RoomId, Seq, publish};
 use serde::Serialize;
 
+use super::super::super::Append;
 use super::super::super::producers::Run;
-use super::super::super::rooms::{NO_TIME, RoomTable};
-use super::super::super::sequencer::{Placed, Sequencer};
-use super::super::super::{Append, RoomSlot};
+use super::super::super::rooms::RoomTable;
+use super::super::super::sequencer::{Change, Placed, Sequencer};
 use super::super::checkpoint::{
-    Checkpoint, Piece, RECORD_BYTES_MAX, cursor_record, room_record, run_record,
+    Checkpoint, Piece, RECORD_BYTES_MAX, SETTINGS_RECORD_BYTES_MAX, cursor_record, room_record,
+    run_record, with_settings, with_store_settings,
 };
 use super::{Admitted, Engine};
 use crate::log::BatchBuilder;
 use crate::log::batch::RUN_BYTES;
 use crate::log::position::LogPosition;
-use crate::log::state::{self, MessageHead, kind};
+use crate::log::state::{self, MessageHead, RoomRemovedRecord, RoomTrimRecord, kind};
 use crate::log::storage::{AlignedBuf, Storage};
 use crate::sync::read;
 
 /// What an append brings beside its messages, at most: a row of the room table, the record of the
-/// room's name (some 300 bytes) and that of the producer's run (some 160).
-pub(super) const STATE_BYTES_MAX: usize = 512;
-const _: () = assert!(RUN_BYTES + 300 + 160 < STATE_BYTES_MAX);
+/// room's name (some 400 bytes) and that of the producer's run (some 160).
+pub(super) const STATE_BYTES_MAX: usize = 640;
+const _: () = assert!(RUN_BYTES + 400 + 160 < STATE_BYTES_MAX);
+
+/// What the record of a trim or a removal takes at most, with its length in the table.
+const CHANGE_BYTES_MAX: usize = 96;
+
+fn sets_something(change: &Change) -> bool {
+    matches!(change, Change::Settings(..) | Change::Store(_))
+}
 
 impl<S: Storage> Engine<S> {
     /// An upper limit of the size of the batch.
     pub(super) fn bytes_needed(&self) -> u64 {
         let pending = self.pending.iter().map(|record| record.len() + 4);
         let mut bytes = BatchBuilder::overhead(1, 0) + pending.sum::<usize>();
-        bytes += self.cursor_moves.len() * RECORD_BYTES_MAX;
+        bytes += (self.cursor_moves.len() + self.relaxed_moves.len()) * RECORD_BYTES_MAX;
+        bytes += self.sequencer.changes().len() * CHANGE_BYTES_MAX;
+        if self.sequencer.changes().iter().any(sets_something) {
+            bytes += SETTINGS_RECORD_BYTES_MAX;
+        }
         for (append, placed) in placed(&self.admitted) {
             let per_message = RECORD_FIXED_BYTES + append.head.len() + 4;
             bytes += append.entries.len() + placed.count as usize * per_message;
@@ -66,13 +78,16 @@ impl<S: Storage> Engine<S> {
         for (append, placed) in placed(&self.admitted) {
             assembly.producer_run(append, placed, now);
         }
-        for key in self
+        let awaited = self
             .cursor_moves
             .iter()
-            .filter_map(|moved| moved.key.as_ref())
-        {
-            let position = self.sequencer.cursors.get(key);
-            assembly.state(kind::CURSOR, &cursor_record(key, position));
+            .filter_map(|moved| moved.key.as_ref());
+        for key in self.relaxed_moves.iter().chain(awaited) {
+            let stand = self.sequencer.cursors.stand(key);
+            assembly.state(kind::CURSOR_MOVE, &cursor_record(key, stand));
+        }
+        for change in self.sequencer.changes() {
+            assembly.change(change);
         }
         let mut piece = self
             .checkpoint
@@ -144,16 +159,8 @@ impl<'a> Assembly<'a> {
 
     /// The names of the rooms that this batch makes.
     fn new_rooms(&mut self, rooms: &RoomTable, sequencer: &Sequencer) {
-        for (id, name, epoch) in sequencer.new_rooms(rooms) {
-            let slot = RoomSlot {
-                name: name.clone(),
-                epoch,
-                first: Seq::FIRST,
-                head: Seq::NONE,
-                last_time: NO_TIME,
-                last_at: 0,
-            };
-            self.state(kind::ROOM, &room_record(rooms, id, &slot));
+        for (id, slot) in sequencer.new_rooms(rooms) {
+            self.state(kind::ROOM_STATE, &room_record(rooms, id, &slot));
         }
     }
 
@@ -169,7 +176,29 @@ impl<'a> Assembly<'a> {
             if let Some(slot) = rooms.get(*room)
                 && (slot.last_at < named_from.get() || slot.head.is_none())
             {
-                self.state(kind::ROOM, &room_record(rooms, *room, slot));
+                self.state(kind::ROOM_STATE, &room_record(rooms, *room, slot));
+            }
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Settings(id, set) => with_settings(*id, set, |record| {
+                self.state(kind::ROOM_SETTINGS, record);
+            }),
+            Change::Store(set) => with_store_settings(set, |record| {
+                self.state(kind::STORE_SETTINGS, record);
+            }),
+            Change::Trim(id, trimmed) => self.state(
+                kind::ROOM_TRIM,
+                &RoomTrimRecord {
+                    room: id.get(),
+                    first: trimmed.first.get(),
+                    bytes: trimmed.bytes,
+                },
+            ),
+            Change::Remove(id, _) => {
+                self.state(kind::ROOM_REMOVED, &RoomRemovedRecord { room: id.get() });
             }
         }
     }

@@ -6,6 +6,7 @@ use super::super::super::producers::{Known, Producer};
 use super::super::super::sequencer::Refusal;
 use super::super::super::{AckRun, StoreError};
 use super::Engine;
+use super::asks::refused;
 use crate::log::WriteFault;
 use crate::log::storage::Storage;
 use crate::planted::{Bug, planted};
@@ -52,6 +53,8 @@ impl<S: Storage> Engine<S> {
         }
         self.refuse_appends(code, &detail);
         self.refuse_cursors(fault, &detail);
+        self.refuse_asked(fault, &detail);
+        self.relaxed_moves.clear();
     }
 
     fn refuse_appends(&mut self, code: ErrorCode, detail: &str) {
@@ -90,17 +93,11 @@ impl<S: Storage> Engine<S> {
         for moved in &mut self.cursor_moves {
             if let Some(asked) = &moved.asked {
                 // It may have been moved in this very batch.
-                moved.result = Ok(self.sequencer.cursors.get(asked));
+                moved.result = Ok(self.sequencer.stand(asked).map(|stand| stand.at));
             }
             let conflict = matches!(moved.result, Err(StoreError::Conflict { .. }));
             if moved.key.take().is_some() || conflict {
-                let what = detail.to_owned();
-                moved.result = Err(match fault {
-                    WriteFault::NoSpace(_) | WriteFault::NoSpaceUnknown(_) => {
-                        StoreError::NoSpace { what }
-                    }
-                    WriteFault::Failed(_) => StoreError::ReadOnly { reason: what },
-                });
+                moved.result = Err(refused(fault, detail));
             }
         }
     }

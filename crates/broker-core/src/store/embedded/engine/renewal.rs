@@ -20,7 +20,7 @@ impl<S: Storage> Engine<S> {
     /// # Errors
     /// When it cannot be written; then the old epochs are still in place.
     pub(in crate::store::embedded) fn renew_epochs(&mut self) -> std::io::Result<()> {
-        let count = read(&self.shared.rooms).len();
+        let count = read(&self.shared.rooms).numbers();
         let mut next = 1;
         while next <= count {
             next = self.renew_some(next, count)?;
@@ -55,7 +55,7 @@ impl<S: Storage> Engine<S> {
                 record.parent_epoch = parent.epoch.get();
                 record.fork = parent.fork.get();
                 let mut encoded = Vec::new();
-                state::encode(kind::ROOM, RoomId::NONE, &record, &mut encoded);
+                state::encode(kind::ROOM_STATE, RoomId::NONE, &record, &mut encoded);
                 bytes += encoded.len() + 4;
                 records.push(encoded);
                 renewed.push((id, epoch, parent));

@@ -1,0 +1,367 @@
+//! Who keeps the store within its bounds: what is not to be kept any more is trimmed, and its space is given back.
+//!
+//! A thread of its own, because it reads the disk and writes segments anew. It changes nothing by itself: trims are worked out
+//! here and go through the writer's queue like everything else, so a reader sees them when they are durable. Only files that
+//! hold nothing that anybody can ask for are deleted (see [`Reclaimer`]).
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use broker_proto::StoreSettings;
+
+use super::super::rooms::Versioned;
+use super::super::{Fullness, Notice, StoreError};
+use super::inbox::{Request, TrimAsked};
+use super::retention::Retaining;
+use super::shared::Shared;
+use crate::clock::Clock;
+use crate::log::Chance;
+use crate::log::position::LogPosition;
+use crate::log::reclaim::{Left, Reclaimer};
+use crate::log::storage::Storage;
+use crate::sync::{Arc, Condvar, Mutex, lock, read, wait_for};
+
+/// How often it is looked whether something is to go, while something is set.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of segments in which nothing is wanted that are worth a checkpoint out of turn, so that they can go.
+const WAITING_BYTES_MIN: u64 = 8 << 20;
+/// And so many times the size of the last checkpoint.
+const WAITING_CHECKPOINTS: u64 = 8;
+/// Near its limit a store does not wait for more than this part of it.
+const WAITING_SHARE: u64 = 32;
+
+/// What the keeper is told.
+#[derive(Debug, Default)]
+pub(super) struct Keep {
+    told: Mutex<Told>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    asked: VecDeque<TrimAsked>,
+    settings: Versioned<StoreSettings>,
+    /// What is set has changed.
+    changed: bool,
+    /// Rooms have lost messages, or went themselves.
+    trimmed: bool,
+    nudged: bool,
+    stopped: bool,
+}
+
+impl Told {
+    fn is_something(&self) -> bool {
+        self.stopped || self.changed || self.trimmed || self.nudged || !self.asked.is_empty()
+    }
+}
+
+impl Keep {
+    /// Starts with what is set.
+    pub(super) fn new(settings: Versioned<StoreSettings>) -> Self {
+        Self {
+            told: Mutex::new(Told {
+                settings,
+                changed: true,
+                ..Told::default()
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Somebody wants a room to be trimmed.
+    pub(super) fn ask(&self, asked: TrimAsked) {
+        let mut told = lock(&self.told);
+        if told.stopped {
+            drop(told);
+            return asked.refuse(StoreError::Closed);
+        }
+        told.asked.push_back(asked);
+        self.wake.notify_all();
+    }
+
+    /// Something was trimmed or removed.
+    pub(super) fn note_trimmed(&self) {
+        lock(&self.told).trimmed = true;
+        self.wake.notify_all();
+    }
+
+    /// Something was set.
+    pub(super) fn note_settings(&self, settings: Versioned<StoreSettings>) {
+        let mut told = lock(&self.told);
+        told.settings = settings;
+        told.changed = true;
+        self.wake.notify_all();
+    }
+
+    /// There may be something to do.
+    pub(super) fn nudge(&self) {
+        lock(&self.told).nudged = true;
+        self.wake.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        let asked = {
+            let mut told = lock(&self.told);
+            told.stopped = true;
+            std::mem::take(&mut told.asked)
+        };
+        self.wake.notify_all();
+        for asked in asked {
+            asked.refuse(StoreError::Closed);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        lock(&self.told).stopped
+    }
+
+    /// Waits for something to do; says whether to stop.
+    fn wait(&self, limit: Option<Duration>) -> bool {
+        let mut told = lock(&self.told);
+        while !told.is_something() {
+            // Without anything set it sleeps until it is woken.
+            let (guard, is_over) = wait_for(&self.wake, told, limit.unwrap_or(Duration::MAX));
+            told = guard;
+            if is_over && limit.is_some() {
+                break;
+            }
+        }
+        told.stopped
+    }
+
+    /// What is set of the store.
+    pub(super) fn settings(&self) -> Versioned<StoreSettings> {
+        lock(&self.told).settings.clone()
+    }
+
+    /// What there is to do.
+    fn take(&self) -> Told {
+        let mut told = lock(&self.told);
+        Told {
+            asked: std::mem::take(&mut told.asked),
+            settings: told.settings.clone(),
+            changed: std::mem::take(&mut told.changed),
+            trimmed: std::mem::take(&mut told.trimmed),
+            nudged: std::mem::take(&mut told.nudged),
+            stopped: told.stopped,
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Keeper<S: Storage> {
+    shared: Arc<Shared<S>>,
+    clock: Arc<dyn Clock>,
+    markers: Chance,
+    reclaimer: Reclaimer,
+    retaining: Retaining,
+    looked: Option<Duration>,
+    /// What the checkpoints covered when one was asked for last.
+    covered: Option<LogPosition>,
+}
+
+/// When there is more to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Now,
+    After(Duration),
+    WhenAsked,
+}
+
+impl<S: Storage> Keeper<S> {
+    pub(super) fn new(
+        shared: Arc<Shared<S>>,
+        clock: Arc<dyn Clock>,
+        markers: Chance,
+        segment_bytes_max: u64,
+    ) -> Self {
+        Self {
+            shared,
+            clock,
+            markers,
+            reclaimer: Reclaimer::new(segment_bytes_max),
+            retaining: Retaining::default(),
+            looked: None,
+            covered: None,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut next = Next::Now;
+        loop {
+            let limit = match next {
+                Next::Now => Some(Duration::ZERO),
+                Next::After(pause) => Some(pause),
+                Next::WhenAsked => None,
+            };
+            if self.shared.keep.wait(limit) {
+                return;
+            }
+            let shared = Arc::clone(&self.shared);
+            let clock = Arc::clone(&self.clock);
+            let mut pace = Pace::new(&*clock);
+            next = self.step(&mut || (!shared.keep.is_stopped()).then(|| pace.next_piece()));
+        }
+    }
+
+    /// Does by hand what the thread does; says whether there is more to do at once.
+    pub(super) fn step_by_hand(&mut self) -> bool {
+        self.step(&mut || Some(1 << 20)) == Next::Now
+    }
+
+    fn step(&mut self, pace: &mut dyn FnMut() -> Option<u64>) -> Next {
+        let Told {
+            asked,
+            settings,
+            changed,
+            trimmed,
+            ..
+        } = self.shared.keep.take();
+        for asked in asked {
+            self.work_out(asked);
+        }
+        if changed {
+            self.retaining.note_changed();
+        }
+        if trimmed {
+            self.reclaimer.note_trimmed();
+        }
+        let keeps_looking = self.retain(&settings.settings, changed);
+        let reclaims = self.reclaim(&settings.settings, pace);
+        match (keeps_looking, reclaims) {
+            (Next::Now, _) | (_, Next::Now) => Next::Now,
+            (Next::WhenAsked, next) | (next, Next::WhenAsked) => next,
+            (Next::After(one), Next::After(other)) => Next::After(one.min(other)),
+        }
+    }
+
+    /// Finds out how much goes when a room is trimmed, and has the writer do it.
+    fn work_out(&mut self, asked: TrimAsked) {
+        match self.retaining.work_out(&self.shared, &asked.trim) {
+            Ok(trim) => {
+                let trims = trim.into_iter().collect();
+                let again = asked.clone();
+                let asked = Some(asked);
+                if !self.shared.inbox.push(Request::Trim { trims, asked }) {
+                    again.refuse(StoreError::Closed);
+                }
+            }
+            Err(error) => asked.refuse(error),
+        }
+    }
+
+    /// Has the writer trim what is not to be kept.
+    fn retain(&mut self, settings: &StoreSettings, changed: bool) -> Next {
+        let now = self.clock.monotonic();
+        let is_due = self
+            .looked
+            .is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY);
+        if changed || is_due {
+            self.looked = Some(now);
+            let wall = self.clock.now();
+            match self.retaining.plan(&self.shared, settings, wall) {
+                Ok(trims) if trims.is_empty() => {}
+                Ok(trims) => {
+                    let asked = None;
+                    self.shared.inbox.push(Request::Trim { trims, asked });
+                }
+                // A segment was replaced on the way.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(%error, "cannot see what is to be kept of the log"),
+            }
+        }
+        if self.retaining.looks_on(&self.shared, settings) {
+            Next::After(LOOK_EVERY)
+        } else {
+            Next::WhenAsked
+        }
+    }
+
+    /// Gives space back, at most one thing at a time.
+    fn reclaim(&mut self, settings: &StoreSettings, pace: &mut dyn FnMut() -> Option<u64>) -> Next {
+        let shared = Arc::clone(&self.shared);
+        let live = |room| read(&shared.rooms).get(room).map(|slot| slot.first);
+        let covered = shared.space.covered();
+        let left = self
+            .reclaimer
+            .step(&shared.segments, covered, &live, &mut self.markers, pace);
+        shared.space.note_reclaimed(self.reclaimer.done());
+        match left {
+            Ok(Left::MoreToDo) => Next::Now,
+            Ok(Left::Idle) => {
+                shared.space.note_waiting(0);
+                Next::WhenAsked
+            }
+            Ok(Left::Waits { bytes }) => {
+                shared.space.note_waiting(bytes);
+                self.ask_for_checkpoint(settings, covered, bytes);
+                Next::WhenAsked
+            }
+            Err(error) => {
+                if !shared.keep.is_stopped() {
+                    tracing::warn!(%error, "cannot give space back; it is tried again later");
+                }
+                Next::After(LOOK_EVERY * 10)
+            }
+        }
+    }
+
+    /// Space that only waits for the log to be covered by checkpoints is worth one, if it is much.
+    fn ask_for_checkpoint(&mut self, settings: &StoreSettings, covered: LogPosition, bytes: u64) {
+        let shared = &self.shared;
+        let mut enough = WAITING_BYTES_MIN.max(
+            shared
+                .space
+                .checkpoint_bytes()
+                .saturating_mul(WAITING_CHECKPOINTS),
+        );
+        let is_full = Fullness::of(shared.log_bytes(), settings.bytes_max) >= Fullness::Trimming;
+        if let Some(max) = settings.bytes_max.filter(|_| is_full) {
+            enough = enough.min(max / WAITING_SHARE);
+        }
+        if bytes >= enough && self.covered != Some(covered) {
+            self.covered = Some(covered);
+            shared.inbox.push(Request::Checkpoint { roll: false });
+        }
+    }
+}
+
+impl TrimAsked {
+    fn refuse(self, error: StoreError) {
+        let result = Err(error);
+        self.to.post(Notice::Answer {
+            tag: self.tag,
+            result,
+        });
+    }
+}
+
+/// What is written anew is written in pieces of this size.
+const PIECE_BYTES: u64 = 256 << 10;
+/// Between two pieces the disk is left to the log for so many times what a piece took.
+const PAUSE_TIMES: u32 = 2;
+/// And for so long at most: closing waits for it.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// The pace at which segments are written anew.
+struct Pace<'a> {
+    clock: &'a dyn Clock,
+    began: Option<Duration>,
+}
+
+impl<'a> Pace<'a> {
+    fn new(clock: &'a dyn Clock) -> Self {
+        Self { clock, began: None }
+    }
+
+    fn next_piece(&mut self) -> u64 {
+        if let Some(began) = self.began {
+            let took = self.clock.monotonic().saturating_sub(began);
+            crate::sync::thread::sleep(took.saturating_mul(PAUSE_TIMES).min(PAUSE_MAX));
+        }
+        self.began = Some(self.clock.monotonic());
+        PIECE_BYTES
+    }
+}

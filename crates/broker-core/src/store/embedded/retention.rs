@@ -1,0 +1,403 @@
+//! Works out what is not to be kept any more: of each room by its own settings, and of all together, oldest first.
+//!
+//! What a room keeps is found by its indexes. What the store keeps is found by a walk from the front of the log, which goes on
+//! where it ended the last time, so that it passes each batch once.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use broker_proto::{Micros, RoomId, RoomSettings, Seq, StartAt, StoreSettings, WhenFull};
+
+use super::super::rooms::{Begin, RoomTable, Totals};
+use super::super::sequencer::Trimming;
+use super::super::{Fullness, Hint, StoreError, TrimRoom};
+use super::keep::LOOK_EVERY;
+use super::shared::Shared;
+use crate::log::batch::BatchRun;
+use crate::log::find::{find_bytes, find_time};
+use crate::log::measure::bytes_before;
+use crate::log::position::LogPosition;
+use crate::log::reader::Wanted;
+use crate::log::scan::BatchView;
+use crate::log::storage::Storage;
+use crate::log::walk::{Place, Walk, walk};
+use crate::sync::read;
+
+/// Trims that go into one batch.
+const TRIMS_MAX: usize = 4096;
+/// Rooms are looked at for age this many times within it, but not more often than every second ...
+const LOOKS: u32 = 100;
+/// ... and at least once in this time.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Retaining {
+    /// When the age of a room is looked at next.
+    due: HashMap<RoomId, Micros>,
+    /// Where the walk over all rooms is.
+    oldest: Option<Place>,
+    /// Where the walk over the rooms is that may lose messages when the store is full.
+    allowed: Option<Place>,
+    /// Where the log ended when it was looked at last.
+    seen: LogPosition,
+    /// Bytes that were trimmed because the store is nearly full, and that have not been freed yet.
+    freeing: u64,
+    freed: u64,
+}
+
+impl Retaining {
+    /// Settings, or rooms, have changed.
+    pub(super) fn note_changed(&mut self) {
+        self.due.clear();
+        self.seen = LogPosition::START;
+        self.allowed = None;
+    }
+
+    /// Whether anything is set, so that it has to be looked at again and again.
+    pub(super) fn looks_on<S: Storage>(
+        &self,
+        shared: &Shared<S>,
+        settings: &StoreSettings,
+    ) -> bool {
+        let of_store = !settings.retention.keeps_all()
+            || settings.bytes_max.is_some()
+            || settings.room_bytes_max.is_some();
+        let rooms = read(&shared.rooms);
+        of_store || rooms.with_settings().any(|(_, set)| limits(&set.settings))
+    }
+
+    /// What a room loses when it is trimmed as somebody asks; `None` when it loses nothing.
+    pub(super) fn work_out<S: Storage>(
+        &mut self,
+        shared: &Shared<S>,
+        trim: &TrimRoom,
+    ) -> Result<Option<Trimming>, StoreError> {
+        let room = trim.check(&read(&shared.rooms))?;
+        let worked_out = until_found(|| trimming(shared, room, trim.before));
+        worked_out.map_err(|error| StoreError::Io {
+            what: error.to_string(),
+        })
+    }
+
+    /// All that is to go now, or as much of it as one batch takes.
+    pub(super) fn plan<S: Storage>(
+        &mut self,
+        shared: &Shared<S>,
+        settings: &StoreSettings,
+        now: Micros,
+    ) -> io::Result<Vec<Trimming>> {
+        let durable = shared.durable();
+        let has_grown = durable != std::mem::replace(&mut self.seen, durable);
+        let mut trims = HashMap::new();
+        self.plan_rooms(shared, settings, (now, has_grown), &mut trims)?;
+        self.plan_store(shared, settings, now, &mut trims)?;
+        if trims.len() >= TRIMS_MAX {
+            self.seen = LogPosition::START;
+        }
+        Ok(trims.into_values().collect())
+    }
+
+    /// What rooms lose by their own settings.
+    fn plan_rooms<S: Storage>(
+        &mut self,
+        shared: &Shared<S>,
+        settings: &StoreSettings,
+        (now, has_grown): (Micros, bool),
+        trims: &mut HashMap<RoomId, Trimming>,
+    ) -> io::Result<()> {
+        let set: Vec<(RoomId, RoomSettings)> = {
+            let rooms = read(&shared.rooms);
+            let limiting = rooms
+                .with_settings()
+                .filter(|(_, set)| limits(&set.settings));
+            limiting
+                .map(|(id, set)| (id, set.settings.clone()))
+                .collect()
+        };
+        let mut near = 0;
+        for (id, set) in set {
+            if trims.len() >= TRIMS_MAX {
+                break;
+            }
+            near += u64::from(is_near_limit(shared, id, &set, settings));
+            if !has_grown && set.retention.age.is_none() {
+                continue;
+            }
+            if let Some(first) = self.first_kept(shared, id, &set, settings, now)?
+                && let Some(trim) = trimming(shared, id, first)?
+            {
+                trims.insert(id, trim);
+            }
+        }
+        shared.space.note_near_limit(near);
+        Ok(())
+    }
+
+    /// The oldest seq that a room is to keep, if that is a newer one than it does.
+    fn first_kept<S: Storage>(
+        &mut self,
+        shared: &Shared<S>,
+        id: RoomId,
+        set: &RoomSettings,
+        settings: &StoreSettings,
+        now: Micros,
+    ) -> io::Result<Option<Seq>> {
+        let Some((mut wanted, bytes)) = wanted(shared, id) else {
+            return Ok(None);
+        };
+        let oldest = wanted.from;
+        if let Some(count) = set.retention.count {
+            let kept = wanted.head.get().saturating_sub(count).saturating_add(1);
+            wanted.from = wanted.from.max(Seq::new(kept));
+        }
+        let max = set.bytes_max.or(settings.room_bytes_max);
+        let is_full = Fullness::of(bytes, max) >= Fullness::Trimming;
+        let below_max = max.filter(|_| is_full && set.when_full == WhenFull::Trim);
+        let keep = [set.retention.bytes, below_max.map(|max| max / 10 * 9)];
+        for keep in keep.into_iter().flatten() {
+            if bytes > keep && wanted.from <= wanted.head {
+                wanted.from = find_bytes(&shared.segments, &wanted, keep)?;
+            }
+        }
+        if let Some(age) = set.retention.age
+            && wanted.from <= wanted.head
+            && self.due.get(&id).is_none_or(|due| now >= *due)
+        {
+            let again = (age / LOOKS).clamp(LOOK_EVERY, LOOK_MAX);
+            self.due.insert(id, plus(now, again));
+            wanted.from = find_time(&shared.segments, &wanted, minus(now, age))?;
+        }
+        Ok((wanted.from > oldest).then_some(wanted.from))
+    }
+
+    /// What goes because all rooms together have too much, or too old messages.
+    fn plan_store<S: Storage>(
+        &mut self,
+        shared: &Shared<S>,
+        settings: &StoreSettings,
+        now: Micros,
+        trims: &mut HashMap<RoomId, Trimming>,
+    ) -> io::Result<()> {
+        let keep = settings.retention;
+        if !keep.keeps_all() {
+            let from = self.oldest.unwrap_or(Place::START);
+            let goal = Goal {
+                before: keep.age.map(|age| minus(now, age)),
+                bytes: keep.bytes.unwrap_or(u64::MAX),
+                messages: keep.count.unwrap_or(u64::MAX),
+            };
+            self.oldest = Some(trim_oldest(shared, from, &goal, &|_| true, trims)?);
+        }
+        let Some(max) = settings.bytes_max else {
+            return Ok(());
+        };
+        let (log_bytes, freed) = (shared.log_bytes(), shared.space.bytes_freed());
+        self.freeing = self
+            .freeing
+            .saturating_sub(freed - std::mem::replace(&mut self.freed, freed));
+        let needed = log_bytes
+            .saturating_sub(max / 10 * 9)
+            .saturating_sub(self.freeing);
+        if Fullness::of(log_bytes, Some(max)) < Fullness::Trimming || needed == 0 {
+            return Ok(());
+        }
+        let allowed = |id: RoomId| {
+            let rooms = read(&shared.rooms);
+            let set = rooms.settings(id);
+            set.is_some_and(|set| set.settings.when_full == WhenFull::Trim)
+        };
+        let before: u64 = trims.values().map(|trim| trim.removed).sum();
+        let totals = read(&shared.rooms).totals();
+        let goal = Goal {
+            before: None,
+            bytes: totals.bytes.saturating_sub(needed),
+            messages: u64::MAX,
+        };
+        let from = self.allowed.unwrap_or(Place::START);
+        self.allowed = Some(trim_oldest(shared, from, &goal, &allowed, trims)?);
+        let now: u64 = trims.values().map(|trim| trim.removed).sum();
+        self.freeing += now.saturating_sub(before);
+        Ok(())
+    }
+}
+
+/// Down to what a walk trims.
+struct Goal {
+    /// What is older than this.
+    before: Option<Micros>,
+    /// While there are more bytes.
+    bytes: u64,
+    /// While there are more messages.
+    messages: u64,
+}
+
+impl Goal {
+    fn is_reached(&self, left: Totals, time: Micros) -> bool {
+        self.before.is_none_or(|before| time >= before)
+            && left.bytes <= self.bytes
+            && left.messages <= self.messages
+    }
+}
+
+/// Trims the oldest messages of the rooms that `may` lose some, whatever room they are in, until the goal is reached; gives the
+/// place of the oldest batch that was not passed.
+fn trim_oldest<S: Storage>(
+    shared: &Shared<S>,
+    from: Place,
+    goal: &Goal,
+    may: &dyn Fn(RoomId) -> bool,
+    trims: &mut HashMap<RoomId, Trimming>,
+) -> io::Result<Place> {
+    let mut left = {
+        let totals = read(&shared.rooms).totals();
+        let planned: u64 = trims.values().map(|trim| trim.removed).sum();
+        let messages: u64 = trims.values().map(messages_of).sum();
+        Totals {
+            bytes: totals.bytes.saturating_sub(planned),
+            messages: totals.messages.saturating_sub(messages),
+        }
+    };
+    walk(&shared.segments, from, shared.durable(), &mut |view| {
+        let time = Micros::new(view.head.time);
+        for run in view.runs().iter().filter(|run| !run.room.is_none()) {
+            if goal.is_reached(left, time) || trims.len() >= TRIMS_MAX {
+                return Walk::Stop;
+            }
+            if may(run.room) {
+                let rooms = read(&shared.rooms);
+                trim_run(&rooms, view, run, (goal, time), (&mut left, trims));
+            }
+        }
+        if goal.is_reached(left, time) {
+            // Some of this batch may be left.
+            return Walk::Stop;
+        }
+        Walk::On
+    })
+}
+
+fn messages_of(trim: &Trimming) -> u64 {
+    trim.first.get().saturating_sub(trim.from.get())
+}
+
+/// Trims the messages of one room in one batch, until the goal is reached.
+fn trim_run(
+    rooms: &RoomTable,
+    view: &BatchView,
+    run: &BatchRun,
+    (goal, time): (&Goal, Micros),
+    (left, trims): (&mut Totals, &mut HashMap<RoomId, Trimming>),
+) {
+    let Some(slot) = rooms.get(run.room) else {
+        return;
+    };
+    let mut trim = trims.get(&run.room).copied().unwrap_or(Trimming {
+        room: run.room,
+        from: slot.first,
+        first: slot.first,
+        removed: 0,
+    });
+    let before = trim.first;
+    for (seq, length) in (run.first_seq.get()..).zip(view.lengths(run)) {
+        if seq < trim.first.get() {
+            continue;
+        }
+        if goal.is_reached(*left, time) {
+            break;
+        }
+        trim.first = Seq::new(seq + 1);
+        trim.removed += u64::from(length);
+        left.bytes = left.bytes.saturating_sub(length.into());
+        left.messages = left.messages.saturating_sub(1);
+    }
+    if trim.first > before {
+        trims.insert(run.room, trim);
+    }
+}
+
+/// Whether anything set of a room makes it lose or refuse messages.
+fn limits(set: &RoomSettings) -> bool {
+    !set.retention.keeps_all() || set.bytes_max.is_some() || set.when_full == WhenFull::Trim
+}
+
+fn is_near_limit<S: Storage>(
+    shared: &Shared<S>,
+    id: RoomId,
+    set: &RoomSettings,
+    settings: &StoreSettings,
+) -> bool {
+    let max = set.bytes_max.or(settings.room_bytes_max);
+    let rooms = read(&shared.rooms);
+    let bytes = rooms.get(id).map_or(0, |slot| slot.bytes);
+    Fullness::of(bytes, max) > Fullness::Fine
+}
+
+/// How a room can be asked about, and how many bytes it has.
+fn wanted<S: Storage>(shared: &Shared<S>, id: RoomId) -> Option<(Wanted, u64)> {
+    let rooms = read(&shared.rooms);
+    let slot = rooms.get(id)?;
+    let Ok(Begin::At(from)) = rooms.begin(id, &StartAt::START) else {
+        return None;
+    };
+    let wanted = Wanted {
+        room: id,
+        from,
+        head: slot.head,
+        last_at: LogPosition::new(slot.last_at),
+        count_max: u32::MAX,
+        bytes_max: u32::MAX,
+        hint: Hint::default(),
+        durable: shared.durable(),
+        at_once: false,
+    };
+    Some((wanted, slot.bytes))
+}
+
+/// A room's trim to this seq, with what it takes away; `None` when it takes nothing.
+fn trimming<S: Storage>(
+    shared: &Shared<S>,
+    id: RoomId,
+    first: Seq,
+) -> io::Result<Option<Trimming>> {
+    let Some((wanted, bytes)) = wanted(shared, id) else {
+        return Ok(None);
+    };
+    let from = wanted.from;
+    if first <= from {
+        return Ok(None);
+    }
+    // What is removed does not change any more while others add to the rest.
+    let removed = match first > wanted.head {
+        true => bytes,
+        false => bytes_before(&shared.segments, &wanted, first)?,
+    };
+    Ok(Some(Trimming {
+        room: id,
+        from,
+        first,
+        removed,
+    }))
+}
+
+/// Tries again while segments are replaced on the way.
+fn until_found<T>(mut look: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..16 {
+        match look() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    look()
+}
+
+fn minus(time: Micros, span: Duration) -> Micros {
+    let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Micros::new(time.get().saturating_sub(span))
+}
+
+fn plus(time: Micros, span: Duration) -> Micros {
+    let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Micros::new(time.get().saturating_add(span))
+}

@@ -1,0 +1,106 @@
+//! What the disk is used for, as those who ask are told: figures, and where checkpoints reach.
+
+use broker_proto::StoreSettings;
+
+use super::super::{CursorsInfo, Fullness, SpaceInfo, cursors};
+use crate::log::position::LogPosition;
+use crate::log::reclaim::Reclaimed;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// Everything before is in two checkpoints.
+    covered: AtomicU64,
+    checkpoint_bytes: AtomicU64,
+    checkpoints_written: AtomicU64,
+    near_limit: AtomicU64,
+    waiting: AtomicU64,
+    trimmed: AtomicU64,
+    cursors: AtomicU64,
+    moves_pending: AtomicU64,
+    moves_written: AtomicU64,
+    reclaimed: Mutex<Reclaimed>,
+}
+
+impl Space {
+    pub(super) fn new(covered: LogPosition) -> Self {
+        let space = Self::default();
+        space.covered.store(covered.get(), Ordering::Relaxed);
+        space
+    }
+
+    /// A checkpoint is complete: everything before the one before it began is in both.
+    pub(super) fn note_checkpoint(&self, covered: LogPosition, bytes: u64) {
+        self.covered.store(covered.get(), Ordering::Release);
+        self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+        self.checkpoints_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn covered(&self) -> LogPosition {
+        LogPosition::new(self.covered.load(Ordering::Acquire))
+    }
+
+    /// Size of the last checkpoint.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoint_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_near_limit(&self, rooms: u64) {
+        self.near_limit.store(rooms, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_waiting(&self, bytes: u64) {
+        self.waiting.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_trimmed(&self, messages: u64) {
+        self.trimmed.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_reclaimed(&self, totals: Reclaimed) {
+        *lock(&self.reclaimed) = totals;
+    }
+
+    pub(super) fn bytes_freed(&self) -> u64 {
+        lock(&self.reclaimed).bytes_freed
+    }
+
+    pub(super) fn note_cursors(&self, count: usize, pending: usize) {
+        self.cursors.store(count as u64, Ordering::Relaxed);
+        self.moves_pending.store(pending as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_moves(&self, written: usize) {
+        self.moves_written
+            .fetch_add(written as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn info(&self, log_bytes: u64, settings: &StoreSettings) -> SpaceInfo {
+        let reclaimed = *lock(&self.reclaimed);
+        SpaceInfo {
+            log_bytes,
+            bytes_max: settings.bytes_max,
+            fullness: Fullness::of(log_bytes, settings.bytes_max),
+            rooms_near_limit: self.near_limit.load(Ordering::Relaxed),
+            messages_trimmed: self.trimmed.load(Ordering::Relaxed),
+            bytes_freed: reclaimed.bytes_freed,
+            bytes_rewritten: reclaimed.bytes_written,
+            segments_deleted: reclaimed.deleted,
+            segments_packed: reclaimed.packed,
+            bytes_waiting: self.waiting.load(Ordering::Relaxed),
+            checkpoint_bytes: self.checkpoints_written.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn cursors_info(&self) -> CursorsInfo {
+        let pending = self.moves_pending.load(Ordering::Relaxed);
+        let interval = cursors::interval(usize::try_from(pending).unwrap_or(usize::MAX));
+        CursorsInfo {
+            count: self.cursors.load(Ordering::Relaxed),
+            pending,
+            written: self.moves_written.load(Ordering::Relaxed),
+            interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
