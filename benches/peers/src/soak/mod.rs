@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use broker_core::StartAt;
+use broker_proto::StoreChange;
 use tokio::task::JoinSet;
 
 use self::publisher::Publisher;
@@ -117,8 +118,12 @@ const fn load(options: &Options) -> Load {
 /// Has the server keep no more than so many bytes of all rooms together.
 async fn keep(address: SocketAddr, bytes: u64) -> Result<()> {
     let client = ours::connect(address).await?;
-    client.shutdown().await?;
-    bail!("the public client has no call that makes the store keep {bytes} bytes")
+    let change = StoreChange {
+        keep_bytes: Some(Some(bytes)),
+        ..StoreChange::default()
+    };
+    client.change_store_settings(&change, None).await?;
+    Ok(client.shutdown().await?)
 }
 
 /// Samples until the time is over, or something has gone wrong.
