@@ -29,8 +29,11 @@ use crate::planted::{Bug, planted};
 pub(crate) const EARLY_EVERY: u64 = 4 << 20;
 /// And only while it is no larger than this: the writer waits while it is made.
 const EARLY_BYTES_MAX: usize = 512 << 10;
-/// It is not worth writing for less log than so many times its own size: reading that takes no longer.
-const WORTH_TIMES: u64 = 16;
+/// It is not worth writing for less log than so many times its own size. Reading an index takes about as long as twice as much
+/// log with small messages.
+const WORTH_TIMES: u64 = 3;
+/// While publishing goes on it is not worth more of the disk's time than a sixteenth.
+const WORTH_TIMES_BUSY: u64 = 16;
 
 /// When an early footer is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +83,12 @@ impl Early {
             return new > 0;
         }
         // Nobody waits for a log that a mark ends.
-        let (every, bytes_max) = match wanted.is_vouched {
-            true => (1, usize::MAX),
-            false => (EARLY_EVERY, EARLY_BYTES_MAX),
+        let (every, bytes_max, times) = match wanted.is_vouched {
+            true => (1, usize::MAX, WORTH_TIMES),
+            false => (EARLY_EVERY, EARLY_BYTES_MAX, WORTH_TIMES_BUSY),
         };
         let is_worth =
-            |bytes: usize| bytes <= bytes_max && new > WORTH_TIMES.saturating_mul(bytes as u64);
+            |bytes: usize| bytes <= bytes_max && new > times.saturating_mul(bytes as u64);
         // Looking at every room is left for last.
         new >= every && is_worth(index.bytes_least()) && is_worth(index.memory_bytes())
     }

@@ -156,6 +156,7 @@ impl<S: Storage> EmbeddedStore<S> {
             mentioned_from,
             pending,
             scattered,
+            records: found.state.records,
             sealed,
             term,
             markers: Box::new(markers),
