@@ -8,14 +8,21 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use managing::{
+    CursorCommand, CursorGetArgs, CursorListArgs, CursorRmArgs, CursorSetArgs, KeepArgs,
+    RoomCommand, RoomRmArgs, RoomSetArgs, RoomTrimArgs, RoomsArgs, StoreCommand, StoreSetArgs,
+};
+
+mod managing;
+
 /// How the process can end, for `--help`; `exit` holds the numbers.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done (a closed pipe counts as done)
-  1  the room or position that was asked for is not there
-  2  wrong usage: an argument, a name, an address
+  1  the room, position or cursor that was asked for is not there
+  2  wrong usage: an argument, a name, an address, a setting
   3  cannot connect, or the store cannot be opened
-  4  refused: too large, no space, not allowed
+  4  refused: too large, no space, a limit, not allowed, changed by somebody else meanwhile
   5  timed out
   6  protocol or server error, input or output that fails; bench and demo: a message was lost,
      doubled or reordered; admin verify: the store is damaged
@@ -119,15 +126,21 @@ pub(crate) enum Command {
     /// Print a room's messages, or follow it
     Read(ReadArgs),
     /// List the rooms
-    #[command(after_help = "\
-A room is one line of four fields with tabs between them: name, first seq that is kept, last seq,
-time of the last message. A JSON line has room, epoch, first, head and time.")]
-    Rooms(ListArgs),
+    Rooms(RoomsArgs),
+    /// Look at one room, set how much of it is kept, trim it, remove it
+    #[command(subcommand)]
+    Room(RoomCommand),
+    /// Look at and move the named positions of readers
+    #[command(subcommand)]
+    Cursor(CursorCommand),
+    /// Look at and set how much the whole store keeps
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Show who serves the store, where, and how it does
     #[command(after_help = "\
 A line has the name of a value and the value. The names are those of the JSON object; more may be
 added, none change. Messages and batches count what was stored since this leader began.")]
-    Status(ListArgs),
+    Status(StatusArgs),
     /// Measure, and verify that nothing is lost, doubled or reordered
     Bench(BenchArgs),
     /// Show it work: a follower in a second process, a few messages, where they lie
@@ -285,9 +298,9 @@ pub(crate) struct ReadArgs {
     pub(crate) json: bool,
 }
 
-/// `broker rooms` and `broker status`.
+/// `broker status`.
 #[derive(Debug, Args)]
-pub(crate) struct ListArgs {
+pub(crate) struct StatusArgs {
     /// Print JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,

@@ -73,6 +73,19 @@ impl Link {
     }
 }
 
+/// Connects, or leads, for one piece of work, and leaves in order.
+pub(crate) async fn once<T>(
+    config: &Config,
+    stop: &mut Stop,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let link = unless_stopped(stop, Link::open(config, Stay::OneShot)).await?;
+    let done = unless_stopped(stop, work(link.client())).await;
+    let closed = link.close().await;
+    let value = done?;
+    closed.map(|()| value)
+}
+
 fn node_config(config: &Config, dir: &Path, stay: Stay) -> broker_core::Config {
     let role = match stay {
         Stay::OneShot => Role::OneShot,
@@ -193,7 +206,7 @@ fn exit_of(error: &Error) -> Exit {
 fn exit_of_code(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::NO_SUCH_ROOM | ErrorCode::BAD_POSITION | ErrorCode::LOST_SUFFIX => Exit::Absent,
-        ErrorCode::BAD_NAME | ErrorCode::RESERVED_NAME => Exit::Usage,
+        ErrorCode::BAD_NAME | ErrorCode::RESERVED_NAME | ErrorCode::BAD_SETTING => Exit::Usage,
         ErrorCode::TIMED_OUT => Exit::TimedOut,
         ErrorCode::BAD_FRAME
         | ErrorCode::UNKNOWN_KIND

@@ -1,7 +1,7 @@
 //! The command line of the room broker: a person's hands, and a script's.
 //!
 //! `args` is what can be typed, `config` what it means, `connect` the way to a broker, `commands`
-//! what is done there, `output`, `format` and `escape` how it is printed, `exit` how it ends.
+//! what is done there, `output`, `format`, `facts` and `escape` how it is printed, `exit` how it ends.
 //!
 //! **Invariant:** data goes to standard output, words to standard error, and the exit code says
 //! which of them to look at.
@@ -12,11 +12,13 @@ mod config;
 mod connect;
 mod escape;
 mod exit;
+mod facts;
 mod format;
 mod lines;
 mod log;
 mod output;
 mod scratch;
+mod settings;
 mod signals;
 mod start;
 mod time;
@@ -77,6 +79,9 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
         Command::Send(send) if send.lines => with_one_worker(),
         Command::Send(_)
         | Command::Rooms(_)
+        | Command::Room(_)
+        | Command::Cursor(_)
+        | Command::Store(_)
         | Command::Status(_)
         | Command::Demo(_)
         | Command::Admin(_) => Builder::new_current_thread(),

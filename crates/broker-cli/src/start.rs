@@ -1,15 +1,16 @@
-//! `--from`: where a reader begins.
+//! Places in a room, as `--from` and others take them.
 
 use broker_proto::{Micros, Seq, StartAt};
 
 use crate::exit::Failure;
 use crate::time;
+use crate::units;
 
-/// Reads `start`, `end`, `SEQ`, `-N` or `@TIME`; `now` is in microseconds since 1970.
-pub(crate) fn parse(text: &str, now: i64) -> Result<StartAt, Failure> {
+/// Reads `start`, `end`, `SEQ`, `-N` or `@TIME`, given as `what`; `now` is in microseconds since 1970.
+pub(crate) fn parse(what: &str, text: &str, now: i64) -> Result<StartAt, Failure> {
     parsed(text, now).ok_or_else(|| {
         Failure::usage(format!(
-            "--from takes start, end, a seq from 1, -N for the last N, or @TIME (such as @2h or @2026-11-20T09:30:00Z), not '{text}'"
+            "{what} takes start, end, a seq from 1, -N for the last N, or @TIME (such as @2h or @2026-11-20T09:30:00Z), not '{text}'"
         ))
     })
 }
@@ -24,20 +25,11 @@ fn parsed(text: &str, now: i64) -> Option<StartAt> {
         return Some(StartAt::time(Micros::new(time::parse(moment, now)?)));
     }
     if let Some(last) = text.strip_prefix('-') {
-        return Some(StartAt::last(number(last)?));
+        return Some(StartAt::last(units::number(last)?));
     }
-    match number(text)? {
+    match units::number(text)? {
         0 => None,
         seq => Some(StartAt::seq(Seq::new(seq))),
-    }
-}
-
-/// Digits only: `u64` would take a plus sign too.
-fn number(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
     }
 }
 

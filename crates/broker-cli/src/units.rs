@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::output::put;
+
 /// Reads a duration. A number without a unit is refused unless it is the whole text and
 /// `bare_seconds` is set, as for `--timeout 10`.
 pub(crate) fn duration(text: &str, bare_seconds: bool) -> Option<Duration> {
@@ -44,9 +46,54 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
         "KiB" => 1 << 10,
         "MB" => 1_000_000,
         "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "TiB" => 1 << 40,
         _ => return None,
     };
     number.checked_mul(factor)
+}
+
+/// Reads a number: digits only, while the standard library would take a plus sign too.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
+}
+
+/// A duration as [`duration`] reads it, in whole milliseconds, rounded down.
+pub(crate) fn write_duration(duration: Duration, out: &mut Vec<u8>) {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+        (1, "ms"),
+    ];
+    let mut left = duration.as_millis();
+    if left == 0 {
+        out.extend_from_slice(b"0ms");
+    }
+    for (millis, unit) in units {
+        let count = left / millis;
+        left %= millis;
+        if count > 0 {
+            put(out, format_args!("{count}{unit}"));
+        }
+    }
+}
+
+/// A size as [`bytes`] reads it: with a unit when it is a whole number of them.
+pub(crate) fn write_bytes(bytes: u64, out: &mut Vec<u8>) {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = |shift: u32| bytes != 0 && bytes.trailing_zeros() >= shift;
+    match units.into_iter().find(|(shift, _)| whole(*shift)) {
+        Some((shift, unit)) => put(out, format_args!("{}{unit}", bytes >> shift)),
+        None => put(out, format_args!("{bytes}")),
+    }
 }
 
 /// Splits before the first byte that `stop` accepts, or at the end; `None` when nothing is before.
@@ -96,6 +143,10 @@ mod tests {
         assert_eq!(bytes("128"), Some(128));
         assert_eq!(bytes("64KiB"), Some(65_536));
         assert_eq!(bytes("1MB"), Some(1_000_000));
+        assert_eq!(bytes("3GiB"), Some(3 << 30));
+        assert_eq!(bytes("2TiB"), Some(2 << 40));
+        assert_eq!(bytes("1GB"), Some(1_000_000_000));
+        assert_eq!(bytes("1TB"), Some(1_000_000_000_000));
         for wrong in [
             "",
             "KiB",
@@ -107,6 +158,41 @@ mod tests {
             "1é",
         ] {
             assert_eq!(bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_typed() {
+        let text = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        for (millis, wanted) in [
+            (0, "0ms"),
+            (250, "250ms"),
+            (90_000, "1m30s"),
+            (5_400_000, "1h30m"),
+            (604_800_000, "7d"),
+            (604_800_001, "7d1ms"),
+        ] {
+            let age = Duration::from_millis(millis);
+            let written = text(&|out| write_duration(age, out));
+            assert_eq!(
+                (written.as_str(), duration(&written, false)),
+                (wanted, Some(age))
+            );
+        }
+        for (size, wanted) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1024, "1KiB"),
+            (1 << 30, "1GiB"),
+            (3 << 40, "3TiB"),
+            ((1 << 30) + 1, "1073741825"),
+        ] {
+            let written = text(&|out| write_bytes(size, out));
+            assert_eq!((written.as_str(), bytes(&written)), (wanted, Some(size)));
         }
     }
 }

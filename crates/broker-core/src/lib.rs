@@ -32,6 +32,8 @@
 //! - [`Room::send`] waits for the disk, [`Room::queue`] gives a [`Ticket`] to wait on later,
 //!   [`Room::send_all`] sends many with one.
 //! - [`Room::subscribe`] gives a [`Subscription`], a `Stream`; [`Room::read`] one page of history.
+//! - [`Room::info`] tells what is known of a room, [`Room::change`] sets how much of it is kept,
+//!   [`Client::change_store_settings`] the same for the whole store; [`Client::find_rooms`] finds rooms.
 //!
 //! Without the feature `net`, which is on by default, the crate has no tokio, reads no clock and
 //! opens no socket: [`store`] decides and keeps, [`session`] speaks the protocol, and a program or a
@@ -51,6 +53,11 @@ mod sync;
 
 #[cfg(feature = "net")]
 pub use net::{Broker, Config, Node, NodeControl, Role};
+
+pub use broker_proto::{
+    Retention, RoomChange, RoomSettings, StoreChange, StoreSettings, Visibility, WhenFull,
+};
+pub use store::{CursorState, CursorsPage, FindRooms, FoundRooms, RoomInfo, RoomState, StoreState};
 
 #[cfg(feature = "net")]
 pub use net::client::{

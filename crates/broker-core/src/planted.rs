@@ -54,6 +54,8 @@ pub(crate) enum Bug {
     CheckpointBelievedInPart,
     /// Takes the mark of a segment that was begun to cut off another one for one that proves the end.
     CutMarkIgnored,
+    /// Believes an early footer whose end nothing in the segment vouches for.
+    FooterBeyondProven,
     /// Takes a batch to lie where it is found, wherever it says that it belongs.
     PositionUnchecked,
     /// Serves records from the disk without a look at their checksums.
@@ -127,6 +129,7 @@ impl Bug {
             "checkpoint_believed_in_part",
         ),
         (Self::CutMarkIgnored, "cut_mark_ignored"),
+        (Self::FooterBeyondProven, "footer_beyond_proven"),
         (Self::PositionUnchecked, "position_unchecked"),
         (Self::ServedUnchecked, "served_unchecked"),
         (Self::ResendRuleOff, "resend_rule_off"),

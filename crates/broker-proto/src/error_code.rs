@@ -154,7 +154,7 @@ mod tests {
             assert_eq!(code.get(), number);
             assert!(names.insert(code.name()), "{code} has the name of another");
         }
-        assert_eq!(names.len(), 31);
+        assert_eq!(names.len(), 33);
     }
 
     #[test]

@@ -78,6 +78,12 @@ pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 65_536;
 /// Most rooms in one answer to a listing.
 pub const ROOM_LIST_MAX: usize = 1000;
 
+/// Bytes of rooms after which an answer with all that is known of each is closed; one room may go beyond.
+pub const ROOMS_FOUND_BYTES_TARGET: usize = 256 << 10;
+
+/// Most cursors in one answer to a listing.
+pub const CURSOR_LIST_MAX: usize = 1000;
+
 /// Bytes of records after which a deliver frame is closed; one message may go beyond.
 ///
 /// Less than 64 KiB, so that a frame, with its head and with a message of up to 4 KiB that goes beyond, fits into one segment
@@ -123,6 +129,15 @@ const _: () = assert!(KNOWN_HEADS_BYTES_MAX >= 8 + ROOM_NAME_BYTES_MAX + 17);
 // A full answer to a listing and an ack of everything outstanding fit into one frame.
 const _: () =
     assert!(ROOM_LIST_MAX * (ROOM_NAME_BYTES_MAX + 33) + FRAME_HEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(
+    CURSOR_LIST_MAX * (CURSOR_NAME_BYTES_MAX + 25) + FRAME_HEAD_BYTES_MAX <= FRAME_BYTES_MAX
+);
+const _: () = assert!(
+    ROOM_LIST_MAX
+        * (ROOM_NAME_BYTES_MAX + SENDER_NAME_BYTES_MAX + crate::settings::SETTINGS_BYTES_MAX + 60)
+        + FRAME_HEAD_BYTES_MAX
+        <= FRAME_BYTES_MAX
+);
 const _: () = assert!(
     UNACKED_NUMBERS_MAX as usize * (ROOM_NAME_BYTES_MAX + 29) + FRAME_HEAD_BYTES_MAX
         <= FRAME_BYTES_MAX

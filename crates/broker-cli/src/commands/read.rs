@@ -24,7 +24,7 @@ const FOLLOW_LAST: u64 = 10;
 pub(crate) async fn run(config: &Config, args: ReadArgs, mut stop: Stop) -> Result<(), Failure> {
     let room = room_name(&args.room)?;
     let start = match &args.from {
-        Some(text) => start::parse(text, time::now())?,
+        Some(text) => start::parse("--from", text, time::now())?,
         None if args.follow => StartAt::last(FOLLOW_LAST),
         None => StartAt::START,
     };

@@ -2,27 +2,23 @@
 
 use serde_json::Value;
 
-use crate::args::ListArgs;
+use super::store::parsed;
+use crate::args::StatusArgs;
 use crate::config::Config;
 use crate::connect::{Link, Stay, unless_stopped};
-use crate::escape;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{self, put, say};
 use crate::signals::Stop;
+use crate::{escape, units};
 
 /// Runs the command.
-pub(crate) async fn run(config: &Config, args: &ListArgs, mut stop: Stop) -> Result<(), Failure> {
+pub(crate) async fn run(config: &Config, args: &StatusArgs, mut stop: Stop) -> Result<(), Failure> {
     let link = unless_stopped(&mut stop, Link::open(config, Stay::OneShot)).await?;
     let status = unless_stopped(&mut stop, link.client().status()).await;
     let is_leader = link.is_leader();
     let closed = link.close().await;
     let text = status?;
-    let status: Value = serde_json::from_str(&text).map_err(|error| {
-        Failure::new(
-            Exit::Protocol,
-            format!("the broker's status is not JSON: {error}"),
-        )
-    })?;
+    let status = parsed(&text)?;
     if is_leader {
         say("nobody was serving the store; this command did, to answer");
     }
@@ -35,7 +31,33 @@ pub(crate) async fn run(config: &Config, args: &ListArgs, mut stop: Stop) -> Res
         lines(&status, "", out.buffer());
     }
     out.flush()?;
+    if !args.json
+        && let Some(words) = warning(&status)
+    {
+        say(&words);
+    }
     closed
+}
+
+/// What a person should do about the space, if anything.
+fn warning(status: &Value) -> Option<String> {
+    let space = status.get("space")?;
+    let fullness = space.get("fullness")?.as_str()?;
+    let follows = match fullness {
+        "fine" => return None,
+        "full" => "messages are refused",
+        "trimming" => "the oldest messages go from rooms that allow it",
+        _ => "at the limit messages are refused",
+    };
+    let bytes = |key: &str| {
+        let mut text = Vec::new();
+        units::write_bytes(space.get(key)?.as_u64()?, &mut text);
+        String::from_utf8(text).ok()
+    };
+    let (used, max) = (bytes("log_bytes")?, bytes("bytes_max")?);
+    Some(format!(
+        "the log has {used} of at most {max} bytes ({fullness}): {follows}; trim or remove rooms (broker rooms --long, broker room trim, broker room rm), keep less (broker store set --keep-age), or raise the limit (broker store set --max-bytes)"
+    ))
 }
 
 /// A line for every value: its path and what it is. The broker may add to its status at any time,
@@ -120,6 +142,23 @@ mod tests {
             "addresses                a b\n",
         ] {
             assert!(text.contains(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_warned_before_the_log_is_full() {
+        let status = |fullness: &str| serde_json::json!({"space": {"log_bytes": 900, "bytes_max": 1024, "fullness": fullness}});
+        assert_eq!(warning(&status("fine")), None);
+        assert_eq!(warning(&serde_json::json!({"pid": 7})), None);
+        for (fullness, word) in [
+            ("warning", "at the limit"),
+            ("trimming", "oldest"),
+            ("full", "are refused"),
+        ] {
+            let words = warning(&status(fullness)).expect("a warning");
+            for word in [word, fullness, "900", "1KiB", "--max-bytes"] {
+                assert!(words.contains(word), "no {word:?} in {words}");
+            }
         }
     }
 }

@@ -25,6 +25,24 @@ fn help() {
     for command in ["send", "read", "rooms", "status", "bench", "demo"] {
         golden(&format!("{command}.txt"), &place.text(&[command, "--help"]));
     }
+    for words in [
+        &["room"][..],
+        &["room", "info"],
+        &["room", "set"],
+        &["room", "trim"],
+        &["room", "rm"],
+        &["store"],
+        &["store", "info"],
+        &["store", "set"],
+        &["cursor"],
+        &["cursor", "list"],
+        &["cursor", "get"],
+        &["cursor", "set"],
+        &["cursor", "rm"],
+    ] {
+        let name = format!("{}.txt", words.join("-"));
+        golden(&name, &place.text(&[words, &["--help"]].concat()));
+    }
     golden(
         "admin-verify.txt",
         &place.text(&["admin", "verify", "--help"]),
@@ -97,6 +115,57 @@ fn wrong_usage_is_2_and_touches_nothing() {
         (&["bench", "pub", "--bulk", "99", "--window", "9"], "--bulk"),
         (&["bench", "rtt", "--duration", "0s"], "--duration"),
         (&["bench", "all"], "all"),
+        (&["rooms", "--label", "=red"], "--label"),
+        (&["room"], "Usage"),
+        (&["room", "set", "lobby"], "nothing is to be set"),
+        (&["room", "set", "lobby", "--keep-age", "7"], "--keep-age"),
+        (&["room", "set", "lobby", "--keep-age", "0s"], "--keep-age"),
+        (
+            &["room", "set", "lobby", "--keep-bytes", "1 GiB"],
+            "--keep-bytes",
+        ),
+        (
+            &["room", "set", "lobby", "--keep-count", "+3"],
+            "--keep-count",
+        ),
+        (&["room", "set", "lobby", "--max-bytes", "0"], "--max-bytes"),
+        (&["room", "set", "lobby", "--max-bytes", "all"], "none"),
+        (&["room", "set", "lobby", "--when-full", "wait"], "refuse"),
+        (
+            &["room", "set", "lobby", "--visibility", "nobody"],
+            "private",
+        ),
+        (&["room", "set", "lobby", "--label", "red"], "NAME=VALUE"),
+        (
+            &["room", "set", "lobby", "--label", "a=1", "--label", "a=2"],
+            "twice",
+        ),
+        (
+            &["room", "set", "lobby", "--label", "a=1", "--no-label", "a"],
+            "--no-label",
+        ),
+        (&["room", "set", "a b", "--topic", "x"], "white space"),
+        (&["room", "trim", "lobby"], "--before"),
+        (&["room", "trim", "lobby", "--before", "0"], "--before"),
+        (&["room", "trim", "lobby", "--before", "@soon"], "@soon"),
+        (&["room", "rm", "lobby"], "--yes"),
+        (&["store", "set"], "nothing is to be set"),
+        (
+            &["store", "set", "--room-max-bytes", "x"],
+            "--room-max-bytes",
+        ),
+        (&["store", "set", "--cursor-idle", "60"], "--cursor-idle"),
+        (&["cursor", "get", "lobby"], "NAME"),
+        (&["cursor", "get", "lobby", "a b"], "white space"),
+        (&["cursor", "set", "lobby", "me", "0"], "WHERE"),
+        (
+            &["cursor", "set", "lobby", "me", "1", "--if-at", "0"],
+            "--if-at",
+        ),
+        (
+            &["cursor", "rm", "lobby", "me", "--if-at", "all"],
+            "--if-at",
+        ),
         (&["demo", "--kills", "3"], "--takeover"),
         (&["demo", "--takeover", "--kills", "0"], "--kills"),
         (&["demo", "--takeover", "--rate", "99999"], "--rate"),

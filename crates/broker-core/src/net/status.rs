@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::log::damage::Damage;
 use crate::session::{Host, Progress, Stage};
-use crate::store::{Store, StoreInfo};
+use crate::store::{CursorsInfo, SpaceInfo, Store, StoreInfo};
 use crate::sync::{Arc, AtomicU64, Ordering, RwLock, read, write};
 
 /// What a server is called, and where it is.
@@ -121,6 +121,33 @@ fn put_store(json: &mut Json, info: &StoreInfo) {
         "scrub_pass_ended",
         ended.and_then(|at| u64::try_from(at).ok()),
     );
+    json.object("space", space(&info.space));
+    json.object("cursors", cursors(&info.cursors));
+}
+
+fn space(space: &SpaceInfo) -> Json {
+    let mut json = Json::new();
+    json.number("log_bytes", space.log_bytes);
+    json.maybe("bytes_max", space.bytes_max);
+    json.text("fullness", space.fullness.name());
+    json.number("rooms_near_limit", space.rooms_near_limit);
+    json.number("messages_trimmed", space.messages_trimmed);
+    json.number("bytes_freed", space.bytes_freed);
+    json.number("bytes_rewritten", space.bytes_rewritten);
+    json.number("segments_deleted", space.segments_deleted);
+    json.number("segments_packed", space.segments_packed);
+    json.number("bytes_waiting", space.bytes_waiting);
+    json.number("checkpoint_bytes", space.checkpoint_bytes);
+    json
+}
+
+fn cursors(cursors: &CursorsInfo) -> Json {
+    let mut json = Json::new();
+    json.number("count", cursors.count);
+    json.number("pending", cursors.pending);
+    json.number("written", cursors.written);
+    json.number("interval_ms", cursors.interval_ms);
+    json
 }
 
 fn damage(damage: &Damage) -> Json {
@@ -189,6 +216,11 @@ impl Json {
         self.0.push(']');
     }
 
+    fn object(&mut self, key: &str, object: Self) {
+        self.key(key);
+        self.0.push_str(&object.finish());
+    }
+
     fn flag(&mut self, key: &str, flag: bool) {
         self.key(key);
         self.0.push_str(if flag { "true" } else { "false" });
@@ -250,5 +282,28 @@ mod tests {
             json.finish(),
             "{\"k\":\"a\\\"b\\\\c\\nd\\u0001e\\u0085ü😀\",\"l\":[\"x\",\"\\\"\"],\"f\":true,\"n\":18446744073709551615,\"z\":null}"
         );
+    }
+
+    #[test]
+    fn space_and_cursors_have_the_keys_of_the_documentation() {
+        let mut json = Json::new();
+        let mut info = SpaceInfo::default();
+        info.log_bytes = 90;
+        info.bytes_max = Some(100);
+        info.fullness = crate::store::Fullness::of(90, Some(100));
+        json.object("space", space(&info));
+        json.object("cursors", cursors(&CursorsInfo::default()));
+        let text = json.finish();
+        let begins = "{\"space\":{\"log_bytes\":90,\"bytes_max\":100,\"fullness\":\"warning\",";
+        assert!(text.starts_with(begins), "{text}");
+        let documented = include_str!("../../../../docs/protocol.md");
+        let keys: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+        assert_eq!(keys.len(), 1 + 11 + 1 + 1 + 4);
+        for key in keys {
+            assert!(
+                documented.contains(&format!("`{key}`")),
+                "{key} is not documented"
+            );
+        }
     }
 }

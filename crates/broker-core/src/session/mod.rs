@@ -25,6 +25,7 @@
 mod credit;
 mod liveness;
 mod losses;
+mod managing;
 mod outbox;
 mod publishing;
 mod requests;

@@ -1,8 +1,8 @@
-//! Requests that are answered once: pages, listings, cursors, the status.
+//! Requests that are answered once: pages, listings, cursors, rooms and their settings.
 //!
 //! Pages and listings are large, so they are pulled like deliveries: one at a time is asked of the
-//! store, in its turn, and the others wait as requests, not as answers. Cursors are small and go to
-//! the store at once. Every request carries a correlation number, which its answer or error repeats.
+//! store, in its turn, and the others wait as requests, not as answers. Cursors and changes are small
+//! and go to the store at once. Every request carries a correlation number, which its answer or error repeats.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,9 +14,12 @@ use broker_proto::{
 };
 use bytes::Bytes;
 
+use super::managing::{self, Asking};
 use super::subscriptions::begin;
 use super::turn::Turn;
-use crate::store::{self, Hint, ReadRange, ReadReply, RoomInfo, RoomsPage, Store, StoreError};
+use crate::store::{
+    self, Answer, Ask, Hint, ReadRange, ReadReply, RoomInfo, RoomsPage, Store, StoreError,
+};
 
 /// A request whose answer is large.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) enum Large {
     Read(Read),
     /// A page of the rooms.
     ListRooms(ListRooms),
+    /// Something else; the peer's number of it, and what it came as.
+    Ask(u32, Kind, Box<Ask>),
 }
 
 /// Where the large request at the front stands.
@@ -36,6 +41,10 @@ enum Front {
     Page(Read, Result<ReadReply, StoreError>),
     /// The answer has its turn to come.
     Rooms(ListRooms, Result<RoomsPage, StoreError>),
+    /// The store works on something else.
+    AskedFor(u64, u32, Kind),
+    /// The answer has its turn to come.
+    Answer(u32, Kind, Result<Answer, StoreError>),
 }
 
 /// The requests of one connection that have no answer yet.
@@ -44,8 +53,8 @@ pub(super) struct Requests {
     /// Large requests that the store was not asked for yet, oldest first.
     waiting: VecDeque<Large>,
     front: Option<Front>,
-    /// Correlation number and kind of cursor requests, by tag.
-    cursors: HashMap<u64, (u32, Kind)>,
+    /// Correlation number and kind of small requests, by tag.
+    small: HashMap<u64, (u32, Kind)>,
 }
 
 impl Requests {
@@ -53,7 +62,7 @@ impl Requests {
     pub(super) fn has_work(&self) -> bool {
         match &self.front {
             None => !self.waiting.is_empty(),
-            Some(Front::Asked(..)) => false,
+            Some(Front::Asked(..) | Front::AskedFor(..)) => false,
             Some(_) => true,
         }
     }
@@ -65,7 +74,7 @@ impl Requests {
         correlation: u32,
         kind: Kind,
     ) -> bool {
-        let open = self.waiting.len() + self.cursors.len() + usize::from(self.front.is_some());
+        let open = self.waiting.len() + self.small.len() + usize::from(self.front.is_some());
         if open < turn.terms.requests_max {
             return true;
         }
@@ -80,11 +89,29 @@ impl Requests {
         self.waiting.push_back(request);
     }
 
+    /// Takes a request that concerns a room, its cursors or the store.
+    pub(super) fn ask_for<S: Store>(&mut self, turn: &mut Turn<'_, S>, asking: Asking) {
+        let is_large = asking.is_large();
+        let Asking {
+            correlation,
+            kind,
+            ask,
+        } = asking;
+        match ask {
+            Err((code, detail)) => turn.error(code, correlation.into(), kind, detail),
+            Ok(ask) if is_large => self.large(Large::Ask(correlation, kind, Box::new(ask))),
+            Ok(ask) => {
+                let tag = turn.tag();
+                self.small.insert(tag, (correlation, kind));
+                turn.store.ask(ask, tag, turn.mailbox);
+            }
+        }
+    }
+
     /// Asks where a cursor stands.
     pub(super) fn get_cursor<S: Store>(&mut self, turn: &mut Turn<'_, S>, frame: &GetCursor) {
         let tag = turn.tag();
-        self.cursors
-            .insert(tag, (frame.correlation, Kind::GetCursor));
+        self.small.insert(tag, (frame.correlation, Kind::GetCursor));
         turn.store
             .cursor(&frame.room, &frame.name, tag, turn.mailbox);
     }
@@ -92,15 +119,14 @@ impl Requests {
     /// Moves a cursor.
     pub(super) fn set_cursor<S: Store>(&mut self, turn: &mut Turn<'_, S>, frame: SetCursor) {
         let tag = turn.tag();
-        self.cursors
-            .insert(tag, (frame.correlation, Kind::SetCursor));
+        self.small.insert(tag, (frame.correlation, Kind::SetCursor));
         let expected = Some(frame.expected).filter(|position| *position != Position::NONE);
         let set = store::SetCursor {
             to: (!frame.deletes()).then_some(frame.position),
             expected: frame.compares().then_some(expected),
+            relaxed: frame.is_relaxed(),
             room: frame.room,
             name: frame.name.as_str().to_owned(),
-            relaxed: false,
         };
         turn.store.set_cursor(set, tag, turn.mailbox);
     }
@@ -112,7 +138,7 @@ impl Requests {
         tag: u64,
         result: Result<Option<Position>, StoreError>,
     ) {
-        let Some((correlation, kind)) = self.cursors.remove(&tag) else {
+        let Some((correlation, kind)) = self.small.remove(&tag) else {
             return;
         };
         match result {
@@ -152,12 +178,36 @@ impl Requests {
         }
     }
 
+    /// The answer of something else.
+    pub(super) fn answer<S: Store>(
+        &mut self,
+        turn: &mut Turn<'_, S>,
+        tag: u64,
+        result: Result<Answer, StoreError>,
+    ) {
+        if let Some((correlation, kind)) = self.small.remove(&tag) {
+            answer(turn, correlation, kind, result);
+            return;
+        }
+        self.front = match self.front.take() {
+            Some(Front::AskedFor(asked, correlation, kind)) if asked == tag => {
+                Some(Front::Answer(correlation, kind, result))
+            }
+            other => other,
+        };
+    }
+
     /// Answers at most one large request and asks for the next; says how many bytes the answer had.
     pub(super) fn turn<S: Store>(&mut self, turn: &mut Turn<'_, S>) -> usize {
         self.ask(turn);
         let used = match self.front.take() {
             Some(Front::Page(read, result)) => page(turn, &read, result),
             Some(Front::Rooms(list, result)) => rooms(turn, &list, result),
+            Some(Front::Answer(correlation, kind, result)) => {
+                let used = answer(turn, correlation, kind, result);
+                turn.out.mark_delivery();
+                used
+            }
             other => {
                 self.front = other;
                 return 0;
@@ -187,8 +237,27 @@ impl Requests {
                     .rooms(&list.after, list.limit.clamp(1, most), tag, turn.mailbox);
                 Front::Asked(tag, Large::ListRooms(list))
             }
+            Large::Ask(correlation, kind, ask) => {
+                turn.store.ask(*ask, tag, turn.mailbox);
+                Front::AskedFor(tag, correlation, kind)
+            }
         });
     }
+}
+
+/// Writes the answer of something that the store was asked for; says how many bytes it has.
+fn answer<S: Store>(
+    turn: &mut Turn<'_, S>,
+    correlation: u32,
+    kind: Kind,
+    result: Result<Answer, StoreError>,
+) -> usize {
+    let before = turn.out.len();
+    match managing::frame(correlation, result) {
+        Ok(frame) => turn.send(&frame),
+        Err((code, detail)) => turn.error(code, correlation.into(), kind, detail),
+    }
+    turn.out.len() - before
 }
 
 /// What to read for a page: no more than a turn of deliveries, whatever was asked for.

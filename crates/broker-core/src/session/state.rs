@@ -15,6 +15,7 @@ use broker_proto::{
 
 use super::liveness::{Due, Liveness};
 use super::losses::{list, raise_alarm};
+use super::managing::Asking;
 use super::publishing::{Publisher, Publishing};
 use super::requests::{Large, Requests};
 use super::stage::{Farewell, Progress, Stage};
@@ -258,7 +259,7 @@ impl<S: Store> Session<S> {
             }
             Notice::Cursor { tag, result } => activity.requests.cursor(&mut turn, tag, result),
             Notice::Rooms { tag, result } => activity.requests.rooms(tag, result),
-            Notice::Answer { .. } => {}
+            Notice::Answer { tag, result } => activity.requests.answer(&mut turn, tag, result),
             Notice::Verified { .. } => {}
         }
     }
@@ -575,7 +576,15 @@ impl<S: Store> Session<S> {
             }
             Frame::Goodbye(goodbye) => self.part(now, &goodbye),
             Frame::Hello(_) => return Err(Fault::unexpected(Kind::Hello, "it came already")),
-            other => return Err(Fault::unexpected(other.kind(), "only a broker sends it")),
+            other => match Asking::new(other) {
+                Ok(asking) if requests.admits(turn, asking.correlation, asking.kind) => {
+                    requests.ask_for(turn, asking);
+                }
+                Ok(_) => {}
+                Err(other) => {
+                    return Err(Fault::unexpected(other.kind(), "only a broker sends it"));
+                }
+            },
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Wire for GetCursor {
     }
 }
 
-/// Client: move a cursor. Answered when the move is on stable storage.
+/// Client: move a cursor. Answered when the move is on stable storage, unless it is relaxed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetCursor {
     /// The client's number of this request; the answer carries it.
@@ -66,7 +66,7 @@ pub struct SetCursor {
     pub position: Position,
     /// With [`COMPARE`](Self::COMPARE): where it must be now; `Position::NONE` when it must not exist.
     pub expected: Position,
-    /// Bits of [`COMPARE`](Self::COMPARE) and [`DELETE`](Self::DELETE).
+    /// Bits of [`COMPARE`](Self::COMPARE), [`DELETE`](Self::DELETE) and [`RELAXED`](Self::RELAXED).
     pub flags: u32,
 }
 
@@ -85,6 +85,8 @@ impl SetCursor {
     pub const COMPARE: u32 = 1;
     /// Flag: remove the cursor instead of moving it.
     pub const DELETE: u32 = 2;
+    /// Flag: answered at once, and stored within about a second, together with others. With neither of the other flags.
+    pub const RELAXED: u32 = 4;
 
     /// Whether the cursor must be where `expected` says.
     #[must_use]
@@ -96,6 +98,12 @@ impl SetCursor {
     #[must_use]
     pub const fn deletes(&self) -> bool {
         self.flags & Self::DELETE != 0
+    }
+
+    /// Whether the answer need not wait for stable storage.
+    #[must_use]
+    pub const fn is_relaxed(&self) -> bool {
+        self.flags & Self::RELAXED != 0
     }
 }
 
@@ -116,6 +124,11 @@ impl Wire for SetCursor {
 
     fn take(parts: Parts, names: &mut NameCache) -> Result<Self, DecodeError> {
         let header: SetCursorHeader<'_> = parts.only_header()?;
+        let known = Self::COMPARE | Self::DELETE | Self::RELAXED;
+        let flags = parts.flags(header.flags, known)?;
+        if flags & Self::RELAXED != 0 && flags != Self::RELAXED {
+            return Err(parts.malformed("a relaxed move neither compares nor deletes"));
+        }
         Ok(Self {
             correlation: header.correlation,
             room: names
@@ -124,7 +137,7 @@ impl Wire for SetCursor {
             name: CursorName::parse(header.name).map_err(|cause| parts.name_error(cause))?,
             position: header.position,
             expected: header.expected,
-            flags: parts.flags(header.flags, Self::COMPARE | Self::DELETE)?,
+            flags,
         })
     }
 }

@@ -26,8 +26,11 @@ use head::{Parts, Wire};
 pub mod ack;
 pub mod credit;
 pub mod cursor;
+pub mod cursor_list;
 pub mod deliver;
 pub mod error;
+mod fields;
+pub mod find;
 pub mod goodbye;
 pub(crate) mod head;
 pub mod hello;
@@ -36,25 +39,31 @@ pub mod ping;
 pub mod publish;
 pub mod read;
 pub mod refused;
+pub mod room;
 pub mod rooms;
 pub mod skip;
 pub mod status;
+pub mod store_settings;
 pub mod subscribe;
 
 use ack::Ack;
 use credit::Credit;
 use cursor::{Cursor, GetCursor, SetCursor};
+use cursor_list::{CursorList, ListCursors};
 use deliver::Deliver;
 use error::Error;
+use find::{FindRooms, RoomsFound};
 use goodbye::Goodbye;
 use hello::{Hello, Starting, Welcome};
 use ping::{Ping, Pong};
 use publish::Publish;
 use read::{Page, Read};
 use refused::Refused;
+use room::{ChangeRoom, GetRoom, RemoveRoom, RoomDetails, TrimRoom};
 use rooms::{ListRooms, RoomList};
 use skip::Skip;
 use status::{GetStatus, Status};
+use store_settings::{ChangeSettings, GetSettings, StoreDetails};
 use subscribe::{Subscribe, Subscribed, Unsubscribe};
 
 macro_rules! frames {
@@ -192,6 +201,30 @@ frames! {
     Error = 0x18, "error";
     /// Either: the connection ends.
     Goodbye = 0x19, "goodbye";
+    /// Client: all that is known of a room.
+    GetRoom = 0x1a, "get_room";
+    /// Client: change what is set of a room.
+    ChangeRoom = 0x1b, "change_room";
+    /// Client: remove a room's oldest messages.
+    TrimRoom = 0x1c, "trim_room";
+    /// Client: remove a room.
+    RemoveRoom = 0x1d, "remove_room";
+    /// Broker: how the room is.
+    RoomDetails = 0x1e, "room_details";
+    /// Client: rooms with what is known of each.
+    FindRooms = 0x1f, "find_rooms";
+    /// Broker: these rooms.
+    RoomsFound = 0x20, "rooms_found";
+    /// Client: what is set of the store.
+    GetSettings = 0x21, "get_settings";
+    /// Client: change what is set of the store.
+    ChangeSettings = 0x22, "change_settings";
+    /// Broker: what is set of the store.
+    StoreDetails = 0x23, "store_details";
+    /// Client: which cursors a room has.
+    ListCursors = 0x24, "list_cursors";
+    /// Broker: these cursors.
+    CursorList = 0x25, "cursor_list";
 }
 
 impl Kind {

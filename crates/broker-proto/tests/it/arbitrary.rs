@@ -3,12 +3,14 @@
 
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
-    AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, KnownHead, KnownHeads, Level, ListRooms, Micros, Page, Ping, Pong,
-    Position, ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList,
-    RoomName, SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView,
-    Starting, Status, StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, extension,
-    publish, record,
+    AckWriter, ChangeRoom, ChangeSettings, Credit, Cursor, CursorEntry, CursorList, CursorName,
+    Deliver, Epoch, Error, ErrorCode, FindRooms, Frame, GetCursor, GetRoom, GetSettings, GetStatus,
+    Goodbye, Hello, KnownHead, KnownHeads, LabelWanted, Level, ListCursors, ListRooms, Micros,
+    Page, Ping, Pong, Position, ProducerId, Publish, PublishExtensions, Read, Refused, RemoveRoom,
+    RoomDetails, RoomEntry, RoomFacts, RoomId, RoomList, RoomName, RoomsFound, SenderName, Seq,
+    SetCursor, Skip, SkipRange, SkipReason, StartAt, StartView, Starting, Status, StoreDetails,
+    StoreId, Subscribe, Subscribed, Term, TrimRoom, Unsubscribe, Welcome, ack, extension, publish,
+    record,
 };
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -446,7 +448,7 @@ fn requests() -> impl Strategy<Value = Frame> {
             cursor_names(),
             positions(),
             positions(),
-            0..4_u32
+            0..5_u32
         )
             .prop_map(|(correlation, room, name, position, expected, flags)| {
                 SetCursor {
@@ -470,6 +472,151 @@ fn requests() -> impl Strategy<Value = Frame> {
             json: json.into()
         }
         .into()),
+    ]
+}
+
+/// Settings as a peer may send them: not looked at before they are asked for.
+fn lists() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..60).prop_map(Bytes::from)
+}
+
+fn facts() -> impl Strategy<Value = RoomFacts> {
+    (
+        rooms(),
+        epochs(),
+        [seqs(), seqs()],
+        any::<[i64; 2]>(),
+        any::<[u64; 2]>(),
+        option::of(senders()),
+        lists(),
+    )
+        .prop_map(
+            |(
+                name,
+                epoch,
+                [first, head],
+                [last, created],
+                [bytes, version],
+                created_by,
+                settings,
+            )| {
+                RoomFacts {
+                    name,
+                    epoch,
+                    first,
+                    head,
+                    last_time: Micros::new(last),
+                    bytes,
+                    created: Micros::new(created),
+                    created_by,
+                    version,
+                    settings,
+                }
+            },
+        )
+}
+
+fn room_requests() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        (any::<u32>(), rooms())
+            .prop_map(|(correlation, room)| GetRoom { correlation, room }.into()),
+        (any::<(u32, u64)>(), rooms(), 0..2_u32, lists()).prop_map(
+            |((correlation, expected), room, flags, change)| ChangeRoom {
+                correlation,
+                room,
+                expected,
+                flags,
+                change
+            }
+            .into()
+        ),
+        (any::<u32>(), rooms(), epochs(), seqs()).prop_map(|(correlation, room, epoch, before)| {
+            Frame::from(TrimRoom {
+                correlation,
+                room,
+                epoch,
+                before,
+            })
+        }),
+        (any::<u32>(), rooms(), epochs()).prop_map(|(correlation, room, epoch)| RemoveRoom {
+            correlation,
+            room,
+            epoch
+        }
+        .into()),
+        (any::<u32>(), facts())
+            .prop_map(|(correlation, room)| RoomDetails { correlation, room }.into()),
+        (any::<u32>(), vec(facts(), 0..5), option::of(".{0,30}")).prop_map(
+            |(correlation, rooms, next)| RoomsFound {
+                correlation,
+                rooms,
+                next
+            }
+            .into()
+        ),
+    ]
+}
+
+fn settings_requests() -> impl Strategy<Value = Frame> {
+    let label = ("[a-z]{0,64}", option::of("[a-zä]{0,64}"))
+        .prop_map(|(name, value)| LabelWanted { name, value });
+    let cursor = (cursor_names(), positions(), any::<i64>()).prop_map(|(name, position, moved)| {
+        CursorEntry {
+            name,
+            position,
+            moved: Micros::new(moved),
+        }
+    });
+    prop_oneof![
+        (
+            any::<(u32, u32)>(),
+            ".{0,30}",
+            ".{0,30}",
+            vec(label, 0..=16)
+        )
+            .prop_map(|((correlation, limit), after, prefix, labels)| FindRooms {
+                correlation,
+                after,
+                limit,
+                prefix,
+                labels
+            }
+            .into()),
+        any::<u32>().prop_map(|correlation| GetSettings { correlation }.into()),
+        (any::<(u32, u64)>(), 0..2_u32, lists()).prop_map(
+            |((correlation, expected), flags, change)| ChangeSettings {
+                correlation,
+                expected,
+                flags,
+                change
+            }
+            .into()
+        ),
+        (any::<(u32, u64)>(), lists()).prop_map(|((correlation, version), settings)| {
+            Frame::from(StoreDetails {
+                correlation,
+                version,
+                settings,
+            })
+        }),
+        (any::<(u32, u32)>(), rooms(), ".{0,30}").prop_map(
+            |((correlation, limit), room, after)| {
+                Frame::from(ListCursors {
+                    correlation,
+                    room,
+                    after,
+                    limit,
+                })
+            }
+        ),
+        (any::<u32>(), vec(cursor, 0..5), any::<bool>()).prop_map(
+            |(correlation, cursors, more)| CursorList {
+                correlation,
+                cursors,
+                more
+            }
+            .into()
+        ),
     ]
 }
 
@@ -519,6 +666,8 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
         pages(),
         room_lists(),
         requests(),
+        room_requests(),
+        settings_requests(),
         others(),
     ]
 }

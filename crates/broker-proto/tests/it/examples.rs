@@ -3,13 +3,17 @@
 
 use broker_proto::frame::read::PageHead;
 use broker_proto::{
-    Ack, AckWriter, Credit, Cursor, CursorName, Deliver, Epoch, Error, ErrorCode, Frame, GetCursor,
-    GetStatus, Goodbye, Hello, KnownHead, KnownHeads, Level, ListRooms, Micros, Page, Ping, Pong,
-    Position, ProducerId, Publish, PublishExtensions, Read, Refused, RoomEntry, RoomId, RoomList,
-    RoomName, SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status,
-    StoreId, Subscribe, Subscribed, Term, Unsubscribe, Welcome, ack, record,
+    Ack, AckWriter, ChangeRoom, ChangeSettings, Credit, Cursor, CursorEntry, CursorList,
+    CursorName, Deliver, Epoch, Error, ErrorCode, FindRooms, Frame, GetCursor, GetRoom,
+    GetSettings, GetStatus, Goodbye, Hello, KnownHead, KnownHeads, LabelWanted, Level, ListCursors,
+    ListRooms, Micros, Page, Ping, Pong, Position, ProducerId, Publish, PublishExtensions, Read,
+    Refused, RemoveRoom, RoomChange, RoomDetails, RoomEntry, RoomFacts, RoomId, RoomList, RoomName,
+    RoomsFound, SenderName, Seq, SetCursor, Skip, SkipRange, SkipReason, StartAt, Starting, Status,
+    StoreChange, StoreDetails, StoreId, Subscribe, Subscribed, Term, TrimRoom, Unsubscribe,
+    Welcome, ack, record,
 };
 use bytes::Bytes;
+use std::time::Duration;
 
 pub(crate) const EPOCH: Epoch = Epoch::new(0x1122_3344_5566_7788);
 pub(crate) const STORE: StoreId = StoreId::new([0xa0; 16]);
@@ -312,6 +316,158 @@ pub(crate) fn goodbye() -> Goodbye {
     }
 }
 
+pub(crate) fn set_cursor_relaxed() -> SetCursor {
+    SetCursor {
+        expected: Position::NONE,
+        flags: SetCursor::RELAXED,
+        ..set_cursor()
+    }
+}
+
+pub(crate) fn get_room() -> GetRoom {
+    GetRoom {
+        correlation: 10,
+        room: room(),
+    }
+}
+
+fn a_change() -> RoomChange {
+    RoomChange {
+        topic: Some("hot".to_owned()),
+        set_labels: [("team".to_owned(), "red".to_owned())].into(),
+        keep_count: Some(Some(1000)),
+        ..RoomChange::default()
+    }
+}
+
+pub(crate) fn change_room() -> ChangeRoom {
+    let change = RoomChange {
+        keep_age: Some(None),
+        ..a_change()
+    };
+    ChangeRoom::new(11, room(), &change, Some(2))
+}
+
+pub(crate) fn trim_room() -> TrimRoom {
+    TrimRoom {
+        correlation: 12,
+        room: room(),
+        epoch: EPOCH,
+        before: Seq::new(8),
+    }
+}
+
+pub(crate) fn remove_room() -> RemoveRoom {
+    RemoveRoom {
+        correlation: 13,
+        room: room(),
+        epoch: Epoch::NONE,
+    }
+}
+
+fn facts() -> RoomFacts {
+    let mut settings = Vec::new();
+    a_change().encode(&mut settings);
+    RoomFacts {
+        name: room(),
+        epoch: EPOCH,
+        first: Seq::new(7),
+        head: Seq::new(8),
+        last_time: TIME,
+        bytes: 300,
+        created: TIME,
+        created_by: Some(SenderName::parse("ann").unwrap()),
+        version: 3,
+        settings: settings.into(),
+    }
+}
+
+pub(crate) fn room_details() -> RoomDetails {
+    RoomDetails {
+        correlation: 11,
+        room: facts(),
+    }
+}
+
+pub(crate) fn find_rooms() -> FindRooms {
+    let wanted = |name: &str, value: Option<&str>| LabelWanted {
+        name: name.to_owned(),
+        value: value.map(str::to_owned),
+    };
+    FindRooms {
+        correlation: 14,
+        after: "tar".to_owned(),
+        limit: 100,
+        prefix: "t".to_owned(),
+        labels: vec![wanted("team", Some("red")), wanted("urgent", None)],
+    }
+}
+
+pub(crate) fn rooms_found() -> RoomsFound {
+    let plain = RoomFacts {
+        created_by: None,
+        version: 0,
+        settings: Bytes::new(),
+        ..facts()
+    };
+    RoomsFound {
+        correlation: 14,
+        rooms: vec![plain],
+        next: Some("tea".to_owned()),
+    }
+}
+
+pub(crate) fn get_settings() -> GetSettings {
+    GetSettings { correlation: 15 }
+}
+
+fn a_limit() -> StoreChange {
+    StoreChange {
+        bytes_max: Some(Some(1 << 30)),
+        ..StoreChange::default()
+    }
+}
+
+pub(crate) fn change_settings() -> ChangeSettings {
+    let change = StoreChange {
+        cursor_idle: Some(Some(Duration::from_secs(86_400))),
+        ..a_limit()
+    };
+    ChangeSettings::new(16, &change, None)
+}
+
+pub(crate) fn store_details() -> StoreDetails {
+    let mut settings = Vec::new();
+    a_limit().encode(&mut settings);
+    StoreDetails {
+        correlation: 15,
+        version: 1,
+        settings: settings.into(),
+    }
+}
+
+pub(crate) fn list_cursors() -> ListCursors {
+    ListCursors {
+        correlation: 17,
+        room: room(),
+        after: String::new(),
+        limit: 100,
+    }
+}
+
+pub(crate) fn cursor_list() -> CursorList {
+    let desk = CursorEntry {
+        name: cursor_name(),
+        position: Position::new(EPOCH, Seq::new(8)),
+        moved: TIME,
+    };
+    CursorList {
+        correlation: 17,
+        cursors: vec![desk],
+        more: false,
+    }
+}
+
 /// All of them.
 pub(crate) fn all() -> Vec<Frame> {
     vec![
@@ -341,5 +497,17 @@ pub(crate) fn all() -> Vec<Frame> {
         pong().into(),
         error().into(),
         goodbye().into(),
+        get_room().into(),
+        change_room().into(),
+        trim_room().into(),
+        remove_room().into(),
+        room_details().into(),
+        find_rooms().into(),
+        rooms_found().into(),
+        get_settings().into(),
+        change_settings().into(),
+        store_details().into(),
+        list_cursors().into(),
+        cursor_list().into(),
     ]
 }

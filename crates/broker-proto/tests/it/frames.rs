@@ -67,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn random_heads_and_bodies_never_panic(kind in 0..28_u8, head in vec(any::<u8>(), 0..80), body in vec(any::<u8>(), 0..80)) {
+    fn random_heads_and_bodies_never_panic(kind in 0..40_u8, head in vec(any::<u8>(), 0..80), body in vec(any::<u8>(), 0..80)) {
         let mut wire = BytesMut::new();
         let prefix: &[u8] = if kind == Kind::Hello.get() { b"BRKR\x01\x00" } else { b"" };
         wire.put_u32(u32::try_from(3 + prefix.len() + head.len() + body.len()).unwrap());
@@ -203,6 +203,60 @@ fn an_ack_writer_is_used_again() {
         writer.finish(&mut wire, example.level, None);
         assert_eq!(wire, encoded(&example.clone().into()));
     }
+}
+
+#[test]
+fn full_answers_fit_into_a_frame() {
+    let long = |n: usize| format!("{n:0128}");
+    let mut found = examples::rooms_found();
+    let mut room = examples::room_details().room;
+    room.created_by = Some(broker_proto::SenderName::parse(&"x".repeat(64)).unwrap());
+    room.settings = vec![0; broker_proto::settings::SETTINGS_BYTES_MAX].into();
+    found.rooms = (0..limits::ROOM_LIST_MAX)
+        .map(|n| {
+            let name = broker_proto::RoomName::parse(&long(n)).unwrap();
+            broker_proto::RoomFacts {
+                name,
+                ..room.clone()
+            }
+        })
+        .collect();
+    let mut cursors = examples::cursor_list();
+    let cursor = cursors.cursors.pop().unwrap();
+    cursors.cursors = (0..limits::CURSOR_LIST_MAX)
+        .map(|n| {
+            let name = broker_proto::CursorName::parse(&long(n)).unwrap();
+            broker_proto::CursorEntry {
+                name,
+                ..cursor.clone()
+            }
+        })
+        .collect();
+    for frame in [Frame::from(found), cursors.into()] {
+        assert_eq!(decode(&mut encoded(&frame), LIMIT), Ok(Some(frame)));
+    }
+}
+
+#[test]
+fn what_is_wanted_of_labels_is_cut_to_what_a_broker_takes() {
+    let mut find = examples::find_rooms();
+    let label = broker_proto::LabelWanted {
+        name: "n".repeat(65),
+        value: Some("v".repeat(129)),
+    };
+    find.labels = vec![label; 17];
+    let Ok(Some(Frame::FindRooms(find))) = decode(&mut encoded(&find.into()), LIMIT) else {
+        panic!("rooms to find")
+    };
+    let lengths = |label: &broker_proto::LabelWanted| {
+        (label.name.len(), label.value.as_ref().map(String::len))
+    };
+    assert_eq!(find.labels.len(), 16);
+    assert!(
+        find.labels
+            .iter()
+            .all(|label| lengths(label) == (64, Some(128)))
+    );
 }
 
 #[test]

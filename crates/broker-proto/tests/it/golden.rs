@@ -135,6 +135,9 @@ golden! {
     golden_set_cursor set_cursor
         "00 00 00 1a 12 17 00 08 03 74 65 61 04 64 65 73 6b 88 ef 99 ab c5 e8 8c
          91 11 08 00 00 01"
+    golden_set_cursor_relaxed set_cursor_relaxed
+        "00 00 00 1a 12 17 00 08 03 74 65 61 04 64 65 73 6b 88 ef 99 ab c5 e8 8c
+         91 11 08 00 00 04"
     golden_cursor cursor
         "00 00 00 0f 13 0c 00 07 01 88 ef 99 ab c5 e8 8c 91 11 08"
     golden_get_status get_status
@@ -150,6 +153,42 @@ golden! {
     golden_goodbye goodbye
         "00 00 00 1b 19 18 00 15 02 14 74 63 70 3a 2f 2f 31 32 37 2e 30 2e 30 2e
          31 3a 39 38 37 36 00"
+    golden_get_room get_room
+        "00 00 00 08 1a 05 00 0a 03 74 65 61"
+    golden_change_room change_room
+        "00 00 00 2d 1b 07 00 0b 03 74 65 61 02 01 01 00 03 00 68 6f 74 03 00 08
+         00 74 65 61 6d 00 72 65 64 05 00 00 00 07 00 08 00 e8 03 00 00 00 00 00
+         00"
+    golden_trim_room trim_room
+        "00 00 00 12 1c 0f 00 0c 03 74 65 61 88 ef 99 ab c5 e8 8c 91 11 08"
+    golden_remove_room remove_room
+        "00 00 00 09 1d 06 00 0d 03 74 65 61 00"
+    golden_room_details room_details
+        "00 00 00 65 1e 01 00 0b 03 74 65 61 88 77 66 55 44 33 22 11 07 00 00 00
+         00 00 00 00 08 00 00 00 00 00 00 00 00 40 1e 18 24 0a 06 00 2c 01 00 00
+         00 00 00 00 00 40 1e 18 24 0a 06 00 03 61 6e 6e 03 00 00 00 00 00 00 00
+         1f 00 01 00 03 00 68 6f 74 03 00 08 00 74 65 61 6d 00 72 65 64 07 00 08
+         00 e8 03 00 00 00 00 00 00"
+    golden_find_rooms find_rooms
+        "00 00 00 1e 1f 09 00 0e 03 74 61 72 64 01 74 02 04 74 65 61 6d 01 03 72
+         65 64 06 75 72 67 65 6e 74 00"
+    golden_rooms_found rooms_found
+        "00 00 00 49 20 07 00 0e 01 01 03 74 65 61 03 74 65 61 88 77 66 55 44 33
+         22 11 07 00 00 00 00 00 00 00 08 00 00 00 00 00 00 00 00 40 1e 18 24 0a
+         06 00 2c 01 00 00 00 00 00 00 00 40 1e 18 24 0a 06 00 00 00 00 00 00 00
+         00 00 00 00 00"
+    golden_get_settings get_settings
+        "00 00 00 04 21 01 00 0f"
+    golden_change_settings change_settings
+        "00 00 00 1e 22 03 00 10 00 00 09 00 08 00 00 00 00 40 00 00 00 00 0b 00
+         08 00 00 60 d7 1d 14 00 00 00"
+    golden_store_details store_details
+        "00 00 00 11 23 02 00 0f 01 09 00 08 00 00 00 00 40 00 00 00 00"
+    golden_list_cursors list_cursors
+        "00 00 00 0a 24 07 00 11 03 74 65 61 00 64"
+    golden_cursor_list cursor_list
+        "00 00 00 23 25 03 00 11 01 00 04 64 65 73 6b 88 77 66 55 44 33 22 11 08
+         00 00 00 00 00 00 00 00 40 1e 18 24 0a 06 00"
 }
 
 #[test]
@@ -173,6 +212,6 @@ fn every_kind_has_an_example_and_a_number_without_holes() {
     for frame in examples::all() {
         numbers.insert(frame.kind().get(), frame.kind());
     }
-    assert!(numbers.keys().copied().eq(1..=25));
+    assert!(numbers.keys().copied().eq(1..=37));
     assert!(numbers.into_values().eq(Kind::ALL.iter().copied()));
 }

@@ -383,6 +383,173 @@ fn room_lists_are_checked() {
     );
 }
 
+/// A room as it stands in answers.
+fn facts(name: &[u8], by: &[u8], settings: usize) -> Vec<u8> {
+    let mut body = vec![u8::try_from(name.len()).unwrap()];
+    body.extend(name);
+    body.extend([0; 48]);
+    body.push(u8::try_from(by.len()).unwrap());
+    body.extend(by);
+    body.extend([0; 8]);
+    body.put_u16_le(u16::try_from(settings).unwrap());
+    body.extend(vec![0; settings]);
+    body
+}
+
+#[test]
+fn rooms_with_what_is_known_of_them_are_checked() {
+    let details = |body: &[u8]| framed(0x1e, &[1], body);
+    let found = |count: u8, body: &[u8]| framed(0x20, &[1, count, 0, 0], body);
+    let good = facts(b"a", b"", 3);
+    for mut wire in [details(&good), found(1, &good)] {
+        assert!(
+            decode(&mut wire, limits::FRAME_BYTES_MAX)
+                .unwrap()
+                .is_some()
+        );
+    }
+    let cut = "room_details: a room is cut short or a name in it is not UTF-8";
+    for at in 0..good.len() {
+        refused(details(good.get(..at).unwrap()), "bad_frame", cut);
+    }
+    refused(details(&facts(&[0xff], b"", 0)), "bad_frame", cut);
+    refused(details(&facts(b"a", &[0xff], 0)), "bad_frame", cut);
+    refused(
+        details(&[&good[..], &[0]].concat()),
+        "bad_frame",
+        "room_details: bytes follow the room",
+    );
+    refused(
+        found(0, &good),
+        "bad_frame",
+        "rooms_found: bytes follow the last room",
+    );
+    refused(
+        found(2, &good),
+        "bad_frame",
+        "rooms_found: a room is cut short or a name in it is not UTF-8",
+    );
+    refused(
+        framed(0x20, &[1, 0xe9, 0x07, 0, 0], &[]),
+        "bad_frame",
+        "rooms_found: the list has more rooms than allowed",
+    );
+    refused(
+        details(&facts(b"/", b"", 0)),
+        "bad_name",
+        "room_details: the room name has the character '/' at byte 0",
+    );
+    refused(
+        details(&facts(b"a", b"a b", 0)),
+        "bad_name",
+        "room_details: the sender name has the white space '\\u{20}' at byte 1",
+    );
+    refused(
+        details(&facts(b"a", b"", 8193)),
+        "bad_frame",
+        "room_details: the settings of a room are longer than their limit",
+    );
+}
+
+#[test]
+fn labels_that_are_wanted_are_checked() {
+    let find = |labels: u8, body: &[u8]| framed(0x1f, &[1, 0, 1, 0, labels], body);
+    let cut = "find_rooms: a label is cut short or not UTF-8";
+    let mut good = find(2, &[1, b'a', 0, 1, b'b', 1, 1, b'c']);
+    assert!(
+        decode(&mut good, limits::FRAME_BYTES_MAX)
+            .unwrap()
+            .is_some()
+    );
+    for body in [&[][..], &[1], &[1, b'a'], &[1, b'a', 1], &[1, b'a', 1, 1]] {
+        refused(find(1, body), "bad_frame", cut);
+    }
+    refused(find(1, &[1, b'a', 2]), "bad_frame", cut);
+    refused(find(1, &[1, 0xff, 0]), "bad_frame", cut);
+    refused(
+        find(0, &[0]),
+        "bad_frame",
+        "find_rooms: bytes follow the last label",
+    );
+    refused(
+        find(17, &[]),
+        "bad_frame",
+        "find_rooms: more labels are wanted than a room can have",
+    );
+    let long = "find_rooms: a label is longer than its limit";
+    let name = [&[65][..], &[b'n'; 65], &[0]].concat();
+    refused(find(1, &name), "bad_frame", long);
+    let value = [&[1, b'n', 1, 129][..], &[b'v'; 129]].concat();
+    refused(find(1, &value), "bad_frame", long);
+}
+
+#[test]
+fn cursor_lists_are_checked() {
+    let list = |count: u8, body: &[u8]| framed(0x25, &[1, count, 0], body);
+    let good = [&[1, b'a'][..], &[0; 24]].concat();
+    let cut = "cursor_list: a cursor is cut short or its name is not UTF-8";
+    for at in 0..good.len() {
+        refused(list(1, good.get(..at).unwrap()), "bad_frame", cut);
+    }
+    refused(
+        list(0, &good),
+        "bad_frame",
+        "cursor_list: bytes follow the last cursor",
+    );
+    refused(
+        framed(0x25, &[1, 0xe9, 0x07, 0], &[]),
+        "bad_frame",
+        "cursor_list: the list has more cursors than allowed",
+    );
+    refused(
+        list(1, &[&[0][..], &[0; 24]].concat()),
+        "bad_name",
+        "cursor_list: the cursor name is empty",
+    );
+}
+
+#[test]
+fn a_relaxed_move_of_a_cursor_stands_alone() {
+    let set = |flags: u8| framed(0x12, &[1, 1, b'a', 1, b'c', 1, 1, 0, 0, flags], &[]);
+    for flags in [0, 1, 2, 3, 4] {
+        assert!(
+            decode(&mut set(flags), limits::FRAME_BYTES_MAX)
+                .unwrap()
+                .is_some()
+        );
+    }
+    let text = "set_cursor: a relaxed move neither compares nor deletes";
+    for flags in [5, 6, 7] {
+        refused(set(flags), "bad_frame", text);
+    }
+    refused(set(8), "bad_frame", "set_cursor: an unknown flag is set");
+    refused(
+        framed(0x1b, &[1, 1, b'a', 0, 2], &[]),
+        "bad_frame",
+        "change_room: an unknown flag is set",
+    );
+    refused(
+        framed(0x22, &[1, 0, 2], &[]),
+        "bad_frame",
+        "change_settings: an unknown flag is set",
+    );
+}
+
+#[test]
+fn settings_are_judged_after_the_frame_so_that_only_the_request_fails() {
+    let mut wire = framed(0x1b, &[1, 1, b'a', 0, 0], &[0x84, 0x03, 0, 0]);
+    let Ok(Some(Frame::ChangeRoom(change))) = decode(&mut wire, limits::FRAME_BYTES_MAX) else {
+        panic!("a change")
+    };
+    let error = change.change().unwrap_err();
+    assert_eq!(error.code().name(), "unknown_extension");
+    let mut wire = framed(0x22, &[1, 0, 0], &[9, 0, 8]);
+    let Ok(Some(Frame::ChangeSettings(change))) = decode(&mut wire, limits::FRAME_BYTES_MAX) else {
+        panic!("a change")
+    };
+    assert_eq!(change.change().unwrap_err().code().name(), "bad_setting");
+}
+
 #[test]
 fn a_status_is_text() {
     refused(

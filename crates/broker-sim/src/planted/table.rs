@@ -85,6 +85,7 @@ static UNREADABLE: Test =
     Test::simulation("beliefs::a_segment_that_cannot_be_read_is_refused_and_stays");
 static CHECKPOINTS: Test = Test::simulation("beliefs::a_checkpoint_counts_whole_or_not_at_all");
 static FORGED: Test = Test::simulation("beliefs::a_payload_does_not_pass_for_a_batch");
+static FOOTERS: Test = Test::simulation("early_footers::footers_change_nothing_but_the_time");
 static NAMES: Test =
     Test::simulation("regressions::a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in");
 static MARKS: Test = Test::simulation(
@@ -142,7 +143,7 @@ const TAKEN_BACK: &str = "has lost messages";
 const UNOPENED: &str = "the store cannot be opened";
 
 /// All of them.
-pub(super) static BUGS: [Planted; 39] = [
+pub(super) static BUGS: [Planted; 40] = [
     bug("ack_before_sync", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
@@ -196,6 +197,12 @@ pub(super) static BUGS: [Planted; 39] = [
     ),
     bug("temporary_file_loaded", "P6", &MATRIX, &[UNOPENED]),
     bug("checkpoint_believed_in_part", "P1", &CHECKPOINTS, &[LOST]),
+    bug(
+        "footer_beyond_proven",
+        "P1",
+        &FOOTERS,
+        &[LOST, SILENT, FALSE_ALARM],
+    ),
     bug(
         "no_space_ignored_on_checkpoint",
         "P5",

@@ -74,6 +74,34 @@ impl Cursor {
         self.change(to, Position::NONE, 0).await
     }
 
+    /// Moves it without waiting for the disk: it is stored within about a second, together with others, and of several moves only
+    /// the last. After a crash it may be where it was before, and messages since then are read again. This is for readers that
+    /// move it often; dropping the future may leave it moved or not.
+    ///
+    /// # Errors
+    /// What the broker refused, or `Timeout`: then set it again.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let broker = broker_core::Broker::open(dir.path()).await?;
+    /// # let room = broker.client().room("lobby")?;
+    /// # use broker_core::StartAt;
+    /// # room.send_all(["one", "two"]).await?.await?;
+    /// let cursor = room.cursor("indexer")?;
+    /// let page = room.read(StartAt::START, 10, 1 << 20).await?;
+    /// cursor.set_relaxed(page.next_position()).await?; // seen by all at once, on disk a little later
+    /// assert_eq!(cursor.get().await?, Some(page.next_position()));
+    /// # broker.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn set_relaxed(&self, to: Position) -> Result<()> {
+        self.change(to, Position::NONE, SetCursor::RELAXED).await
+    }
+
     /// Moves it if it is at `expected`, which is `None` when it must not exist yet. Dropping the future may leave it moved
     /// or not.
     ///
@@ -91,6 +119,16 @@ impl Cursor {
     /// What the broker refused, or `Timeout`: then remove it again.
     pub async fn delete(&self) -> Result<()> {
         self.change(Position::NONE, Position::NONE, SetCursor::DELETE)
+            .await
+    }
+
+    /// Removes it if it is at `expected`. Dropping the future may leave it removed or not.
+    ///
+    /// # Errors
+    /// As [`compare_and_set`](Self::compare_and_set).
+    pub async fn compare_and_delete(&self, expected: Option<Position>) -> Result<()> {
+        let flags = SetCursor::COMPARE | SetCursor::DELETE;
+        self.change(Position::NONE, expected.unwrap_or(Position::NONE), flags)
             .await
     }
 

@@ -211,6 +211,9 @@ fn advice(code: ErrorCode) -> &'static str {
             "; a newer connection of the same producer exists, nothing was stored"
         }
         ErrorCode::NO_SPACE => "; nothing was stored, send again when the disk has space",
+        ErrorCode::QUOTA => {
+            "; nothing was stored: trim the room, remove rooms that are not needed, or raise the limit"
+        }
         ErrorCode::READ_ONLY => "; nothing was stored, a person must look at the broker's log",
         ErrorCode::BUSY | ErrorCode::STARTING | ErrorCode::NOT_LEADER => {
             "; nothing was stored, try again"

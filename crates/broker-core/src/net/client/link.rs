@@ -260,14 +260,14 @@ impl<'a> Link<'a> {
     fn take_frame(&mut self, frame: Frame) -> Result<()> {
         let wakes = &mut self.wakes;
         let mut core = self.shared.core();
+        if let Some(correlation) = answers(&frame) {
+            self.useful |= frame.kind() != Kind::Status;
+            answer(&mut core, correlation, self.last_read, frame);
+            return Ok(());
+        }
         self.useful |= matches!(
             frame,
-            Frame::Ack(_)
-                | Frame::Deliver(_)
-                | Frame::Subscribed(_)
-                | Frame::Page(_)
-                | Frame::RoomList(_)
-                | Frame::Cursor(_)
+            Frame::Ack(_) | Frame::Deliver(_) | Frame::Subscribed(_)
         );
         match frame {
             Frame::Ack(ack) => {
@@ -285,16 +285,6 @@ impl<'a> Link<'a> {
                 core.feed(answer.sub, wakes, |feed, wakes| {
                     feed.subscribed(&answer, wakes)
                 });
-            }
-            Frame::Page(ref page) => {
-                answer(&mut core, page.head.correlation, self.last_read, frame)
-            }
-            Frame::RoomList(ref list) => answer(&mut core, list.correlation, self.last_read, frame),
-            Frame::Cursor(ref cursor) => {
-                answer(&mut core, cursor.correlation, self.last_read, frame)
-            }
-            Frame::Status(ref status) => {
-                answer(&mut core, status.correlation, self.last_read, frame)
             }
             Frame::Pong(ref pong) if pong.nonce >= OWN_NONCES => {}
             Frame::Pong(ref pong) => {
@@ -514,8 +504,50 @@ impl<'a> Link<'a> {
 fn is_answer(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Page | Kind::RoomList | Kind::Cursor | Kind::Status
+        Kind::Page
+            | Kind::RoomList
+            | Kind::Cursor
+            | Kind::Status
+            | Kind::RoomDetails
+            | Kind::RoomsFound
+            | Kind::StoreDetails
+            | Kind::CursorList
     )
+}
+
+/// Whether frames of this kind are requests with a correlation number.
+fn is_request(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Read
+            | Kind::ListRooms
+            | Kind::GetCursor
+            | Kind::SetCursor
+            | Kind::GetStatus
+            | Kind::GetRoom
+            | Kind::ChangeRoom
+            | Kind::TrimRoom
+            | Kind::RemoveRoom
+            | Kind::FindRooms
+            | Kind::GetSettings
+            | Kind::ChangeSettings
+            | Kind::ListCursors
+    )
+}
+
+/// Which request a frame answers.
+fn answers(frame: &Frame) -> Option<u32> {
+    match frame {
+        Frame::Page(page) => Some(page.head.correlation),
+        Frame::RoomList(list) => Some(list.correlation),
+        Frame::Cursor(cursor) => Some(cursor.correlation),
+        Frame::Status(status) => Some(status.correlation),
+        Frame::RoomDetails(details) => Some(details.correlation),
+        Frame::RoomsFound(found) => Some(found.correlation),
+        Frame::StoreDetails(details) => Some(details.correlation),
+        Frame::CursorList(list) => Some(list.correlation),
+        _ => None,
+    }
 }
 
 /// Hands an answer to who asked.
@@ -615,9 +647,7 @@ fn take_error(
             });
             Ok(())
         }
-        Some(
-            Kind::Read | Kind::ListRooms | Kind::GetCursor | Kind::SetCursor | Kind::GetStatus,
-        ) => {
+        Some(kind) if error.about != 0 && is_request(kind) => {
             if error.code == ErrorCode::GOING_AWAY {
                 // The goodbye follows; whoever leads next is asked.
                 core.requests.postponed(error);
@@ -627,6 +657,7 @@ fn take_error(
             Ok(())
         }
         _ => {
+            core.requests.not_understood(error);
             let what = format!("{address} ends the connection");
             Err(Error::refused(
                 what,

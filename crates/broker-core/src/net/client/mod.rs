@@ -25,6 +25,7 @@ mod greet;
 mod handle;
 mod heads;
 mod link;
+mod managing;
 mod message;
 mod outbox;
 mod read_buffer;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use broker_proto::Frame;
+use broker_proto::{ErrorCode, Frame, Kind};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
@@ -24,8 +24,11 @@ pub(super) struct Requests {
 #[derive(Debug)]
 struct Pending {
     frame: Bytes,
+    kind: Kind,
     what: String,
     repeatable: bool,
+    /// What a broker of the first version takes for an error.
+    recent: bool,
     sent: bool,
     reply: oneshot::Sender<Result<Frame>>,
 }
@@ -59,8 +62,11 @@ impl Requests {
         control: Option<&mut BytesMut>,
     ) -> (u32, oneshot::Receiver<Result<Frame>>) {
         let correlation = self.number();
+        let asked = (question.frame)(correlation);
+        let kind = asked.kind();
+        let recent = is_recent(&asked);
         let mut frame = BytesMut::new();
-        (question.frame)(correlation).encode(&mut frame);
+        asked.encode(&mut frame);
         let sent = control.is_some();
         if let Some(control) = control {
             control.extend_from_slice(&frame);
@@ -71,8 +77,10 @@ impl Requests {
             correlation,
             Pending {
                 frame: frame.freeze(),
+                kind,
                 what,
                 repeatable,
+                recent,
                 sent,
                 reply,
             },
@@ -119,6 +127,23 @@ impl Requests {
         }
     }
 
+    /// The broker ends the connection because of a frame: fails the requests that came as such, when a broker of an earlier
+    /// version does not understand them. Asked again, they would end the next connection too.
+    pub(super) fn not_understood(&mut self, error: &broker_proto::Error) {
+        if !matches!(error.code, ErrorCode::UNKNOWN_KIND | ErrorCode::BAD_FRAME) {
+            return;
+        }
+        let asked = |pending: &mut Pending| {
+            pending.sent && pending.recent && pending.kind.get() == error.kind
+        };
+        for (_, pending) in self.pending.extract_if(.., |_, pending| asked(pending)) {
+            let Pending { what, reply, .. } = pending;
+            let old = "the broker is older than this program and cannot do that, run a newer one";
+            let detail = format!("{}; {old}", error.detail);
+            let _ = reply.send(Err(Error::refused(what, error.code, &detail, 0)));
+        }
+    }
+
     /// The broker is leaving and has not done it: it is asked again on the next connection.
     pub(super) fn postponed(&mut self, error: &broker_proto::Error) {
         let number = u32::try_from(error.about).unwrap_or(0);
@@ -161,5 +186,13 @@ impl Requests {
         {
             let _ = reply.send(Err(why(&what, sent && !repeatable)));
         }
+    }
+}
+
+/// Whether a broker of the first version takes a request for an error.
+fn is_recent(frame: &Frame) -> bool {
+    match frame {
+        Frame::SetCursor(set) => set.is_relaxed(),
+        other => other.kind() >= Kind::GetRoom,
     }
 }

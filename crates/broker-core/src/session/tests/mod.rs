@@ -10,6 +10,7 @@
 mod delivering;
 mod ending;
 mod greeting;
+mod managing;
 mod peer;
 mod publishing;
 mod requesting;

@@ -257,8 +257,25 @@ macro_rules! take {
     };
 }
 take!(
-    Ack, Cursor, Deliver, Error, Goodbye, Page, Ping, Pong, Refused, RoomList, Skip, Starting,
-    Status, Subscribed, Welcome
+    Ack,
+    Cursor,
+    CursorList,
+    Deliver,
+    Error,
+    Goodbye,
+    Page,
+    Ping,
+    Pong,
+    Refused,
+    RoomDetails,
+    RoomList,
+    RoomsFound,
+    Skip,
+    Starting,
+    Status,
+    StoreDetails,
+    Subscribed,
+    Welcome
 );
 
 /// The seqs and payloads of all deliveries to a subscription.

@@ -4,8 +4,8 @@ use broker_proto::{Position, RoomName, Seq};
 
 use crate::clock::{ManualClock, SeededRandom};
 use crate::store::{
-    Append, Ask, Busy, Claims, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange, ReadReply,
-    SessionId, SetCursor, Store, StoreError, StoreInfo,
+    Answer, Append, Ask, Busy, Claims, Mailbox, MemoryStore, Notice, ProducerKey, ReadRange,
+    ReadReply, SessionId, SetCursor, Store, StoreError, StoreInfo,
 };
 use crate::sync::{Arc, Mutex, lock};
 
@@ -16,6 +16,8 @@ pub(super) enum Call {
     Release(SessionId, bool),
     Hole(u64, u32),
     Unwatch(RoomName),
+    /// A cursor was moved; whether the move is relaxed.
+    SetCursor(bool),
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +26,7 @@ struct Held {
     slow: bool,
     calls: Vec<Call>,
     reads: Vec<(ReadRange, u64, Arc<Mailbox>)>,
+    asks: Vec<(Ask, u64, Arc<Mailbox>)>,
     /// Appends whose outcome the test holds back.
     appends: Option<Vec<(Append, Arc<Mailbox>)>>,
     /// Who has to hear of space.
@@ -103,6 +106,18 @@ impl Gate {
     pub(super) fn answer_read(&self, result: Result<ReadReply, StoreError>) {
         let (_, tag, to) = lock(&self.held).reads.remove(0);
         to.post(Notice::Read { tag, result });
+    }
+
+    /// What it was asked for, and has not answered, as text.
+    pub(super) fn asks(&self) -> Vec<String> {
+        let asks = &lock(&self.held).asks;
+        asks.iter().map(|(ask, ..)| format!("{ask:?}")).collect()
+    }
+
+    /// Answers the oldest question with this.
+    pub(super) fn answer(&self, result: Result<Answer, StoreError>) {
+        let (_, tag, to) = lock(&self.held).asks.remove(0);
+        to.post(Notice::Answer { tag, result });
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {
@@ -187,11 +202,12 @@ impl Store for Gate {
     }
 
     fn set_cursor(&self, set: SetCursor, tag: u64, to: &Arc<Mailbox>) {
+        self.note(Call::SetCursor(set.relaxed));
         self.inner.set_cursor(set, tag, to);
     }
 
     fn ask(&self, ask: Ask, tag: u64, to: &Arc<Mailbox>) {
-        self.inner.ask(ask, tag, to);
+        lock(&self.held).asks.push((ask, tag, Arc::clone(to)));
     }
 }
 

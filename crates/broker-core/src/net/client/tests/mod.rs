@@ -3,6 +3,7 @@
 
 mod connecting;
 mod lost_suffix;
+mod managing;
 mod peer;
 mod random;
 mod requests;
