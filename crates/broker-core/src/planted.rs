@@ -54,6 +54,8 @@ pub(crate) enum Bug {
     CheckpointBelievedInPart,
     /// Takes the mark of a segment that was begun to cut off another one for one that proves the end.
     CutMarkIgnored,
+    /// Believes an early footer whose end nothing in the segment vouches for.
+    FooterBeyondProven,
     /// Takes a batch to lie where it is found, wherever it says that it belongs.
     PositionUnchecked,
     /// Serves records from the disk without a look at their checksums.
@@ -64,6 +66,14 @@ pub(crate) enum Bug {
     SecondMarkVouches,
     /// Shows readers that a room was trimmed before the record of it is durable.
     TrimNotSynced,
+    /// Gives a segment that was written anew its name before it is synced.
+    PackedUnsynced,
+    /// Deletes segments before the one that stands for them has its name.
+    DeletedBeforeRename,
+    /// Deletes segments of which the state is not in two checkpoints yet.
+    DeletedUncovered,
+    /// Loads segments that another one stands for.
+    SupersededLoaded,
     /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
@@ -119,11 +129,16 @@ impl Bug {
             "checkpoint_believed_in_part",
         ),
         (Self::CutMarkIgnored, "cut_mark_ignored"),
+        (Self::FooterBeyondProven, "footer_beyond_proven"),
         (Self::PositionUnchecked, "position_unchecked"),
         (Self::ServedUnchecked, "served_unchecked"),
         (Self::ResendRuleOff, "resend_rule_off"),
         (Self::SecondMarkVouches, "second_mark_vouches"),
         (Self::TrimNotSynced, "trim_not_synced"),
+        (Self::PackedUnsynced, "packed_unsynced"),
+        (Self::DeletedBeforeRename, "deleted_before_rename"),
+        (Self::DeletedUncovered, "deleted_uncovered"),
+        (Self::SupersededLoaded, "superseded_loaded"),
         #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,

@@ -3,7 +3,7 @@
 //!
 //! On the simulated disk the log is attacked: [`crash_matrix`] cuts the power at every moment of many [`workload`]s, [`exhaustive`]
 //! tries every end of small ones, [`recovery_crashes`] cuts off leaders that are only beginning, in [`fsync_lies`] syncs fail once and
-//! then lie, [`rot`] damages what was stored and [`bitrot`] every bit of a segment, and the [`oracle`] knows what must be true all the same. [`workers`] spread them over the
+//! then lie, [`early_footers`] compares starts with and without them, [`rot`] damages what was stored and [`bitrot`] every bit of a segment, and the [`oracle`] knows what must be true all the same. [`workers`] spread them over the
 //! cores. [`net_sim`] puts server and clients on the
 //! network. A [`fleet`] starts [`agent`]s as real processes, which write down what they do and see; their [`history`] is checked as
 //! a whole. Real file systems, full disks and single system calls are the matter of [`kernel`]. What to run, and for how long:
@@ -27,6 +27,7 @@ pub mod bitrot;
 pub mod campaign;
 pub mod crash_matrix;
 pub mod disk;
+pub mod early_footers;
 pub mod exhaustive;
 pub mod fleet;
 pub mod forge;

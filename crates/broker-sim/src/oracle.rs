@@ -118,6 +118,17 @@ pub struct Room {
     pub shown: BTreeMap<u64, MessageId>,
 }
 
+/// What of a room need not be there any more.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// The oldest seq that is kept when all is done that was asked for.
+    pub asked: u64,
+    /// The oldest seq that somebody was told of as the oldest that is kept: nothing before it ever comes back.
+    pub told: u64,
+    /// The smallest number of messages that it was ever set to keep.
+    pub count: Option<u64>,
+}
+
 /// A cursor: where it was known to stand, and where it may stand since.
 #[derive(Debug, Clone, Default)]
 pub struct Cursor {
@@ -136,6 +147,10 @@ pub struct Ledger {
     pub sent: BTreeMap<MessageId, Sent>,
     /// All rooms that were ever written to.
     pub rooms: BTreeMap<u16, Room>,
+    /// What of rooms need not be there any more.
+    pub kept: BTreeMap<u16, Kept>,
+    /// Rooms that were to be removed, and whether they are.
+    pub removed: BTreeMap<u16, bool>,
     /// All cursors, by room and name.
     pub cursors: BTreeMap<(u16, u8), Cursor>,
     /// The highest term of any leader that wrote something.
@@ -227,8 +242,69 @@ impl Ledger {
             mine.open.extend(new.clone().copied());
             mine.history.extend(new.copied());
         }
+        for (room, kept) in &later.kept {
+            let mine = self.kept.entry(*room).or_default();
+            mine.asked = mine.asked.max(kept.asked);
+            mine.count = [mine.count, kept.count].into_iter().flatten().min();
+        }
+        for room in later.removed.keys() {
+            self.removed.entry(*room).or_default();
+        }
         self.lied_to |= later.lied_to;
         self.damage_told |= later.damage_told;
+    }
+
+    /// Notes that a room is about to be trimmed.
+    pub fn trim(&mut self, room: u16, first: u64) {
+        let kept = self.kept.entry(room).or_default();
+        kept.asked = kept.asked.max(first);
+    }
+
+    /// Notes that a room is about to be set to keep so many messages.
+    pub fn keep_count(&mut self, room: u16, count: u64) {
+        let kept = self.kept.entry(room).or_default();
+        kept.count = Some(kept.count.map_or(count, |before| before.min(count)));
+    }
+
+    /// Notes that a room is about to be removed; nobody sends anything there any more.
+    pub fn remove(&mut self, room: u16) {
+        self.removed.entry(room).or_default();
+    }
+
+    /// Hears that a room is removed.
+    pub fn is_removed(&mut self, room: u16) {
+        self.removed.insert(room, true);
+    }
+
+    /// The newest seq that may be gone from a room.
+    #[must_use]
+    pub fn may_be_gone(&self, room: u16) -> u64 {
+        if self.removed.contains_key(&room) {
+            return u64::MAX;
+        }
+        let Some(kept) = self.kept.get(&room) else {
+            return 0;
+        };
+        let all = self.sent.values().filter(|sent| sent.room == room).count() as u64;
+        let by_count = kept.count.map_or(0, |count| all.saturating_sub(count));
+        by_count.max(kept.asked.saturating_sub(1))
+    }
+
+    /// Hears that nothing before this seq is kept.
+    ///
+    /// # Errors
+    /// When that was never asked for.
+    pub fn trimmed(&mut self, room: u16, first: u64) -> Verdict {
+        if first > self.may_be_gone(room).saturating_add(1) && !self.lied_to {
+            let what = format!(
+                "room {room} is trimmed to seq {first}, and only {:?} was asked for",
+                self.kept.get(&room)
+            );
+            return broken(Harm::LostAck, what);
+        }
+        let kept = self.kept.entry(room).or_default();
+        kept.told = kept.told.max(first);
+        Ok(())
     }
 
     /// Notes that a number will never be sent.
@@ -327,17 +403,24 @@ impl Ledger {
                 }
                 _ => sent.fate = Fate::Acked(seq),
             }
-            self.show(room, seq, id)?;
+            if seq > self.may_be_gone(room) {
+                self.show(room, seq, id)?;
+            }
         }
         Ok(())
     }
 
     fn refused(&mut self, id: MessageId, code: ErrorCode) -> Verdict {
         let lied_to = self.lied_to;
+        let removed = &self.removed;
         let sent = self
             .sent
             .get_mut(&id)
             .ok_or_else(|| format!("{id:?} was refused and never sent"))?;
+        if removed.contains_key(&sent.room) {
+            // What is known of messages there went with the room.
+            return Ok(());
+        }
         let says_nothing = [
             ErrorCode::READ_ONLY,
             ErrorCode::OUTCOME_UNKNOWN,
@@ -400,6 +483,11 @@ impl Ledger {
     /// When it is not what was there before, or cannot be there at all.
     pub fn show(&mut self, room: u16, seq: u64, id: MessageId) -> Verdict {
         let lied_to = self.lied_to;
+        let told = self.kept.get(&room).map_or(0, |kept| kept.told);
+        if seq < told && !lied_to {
+            let what = format!("room {room} shows seq {seq} again, though {told} was the oldest");
+            return broken(Harm::Phantom, what);
+        }
         let Some(sent) = self.sent.get(&id) else {
             let what = format!("room {room} shows {id:?} at seq {seq}, which was never sent");
             return broken(Harm::Phantom, what);
@@ -456,6 +544,9 @@ impl Ledger {
         key: (u16, u8),
         found: &Result<Option<Position>, StoreError>,
     ) -> Verdict {
+        if self.removed.contains_key(&key.0) {
+            return Ok(());
+        }
         let cursor = self.cursors.entry(key).or_default();
         match found {
             Ok(position) => {
@@ -522,7 +613,10 @@ pub mod check {
                 Harm::Other => Ok(()),
                 _ => Err(cost.at("told as damage, and nothing did it")),
             })?;
-            let what = format!("{} places are damaged and nothing did it", info.damaged);
+            let what = format!(
+                "{} places are damaged and nothing did it: {:?}",
+                info.damaged, info.damage
+            );
             return broken(Harm::Other, what);
         }
         ledger.damage_told |= info.damaged > 0;
@@ -556,6 +650,12 @@ pub mod check {
         let mut present = BTreeMap::new();
         for (room, epoch) in rig.rooms()? {
             ledger.epoch(room, epoch)?;
+            if ledger.removed.get(&room) == Some(&true) && !ledger.lied_to {
+                return broken(
+                    Harm::Phantom,
+                    format!("room {room} was removed and is there"),
+                );
+            }
             let shown = rig
                 .read(ledger, room, 1, bytes_max)?
                 .ok_or_else(|| format!("room {room} is listed and does not exist"))?;
@@ -602,9 +702,15 @@ pub mod check {
     }
 
     fn nothing_is_lost(ledger: &Ledger, present: &BTreeMap<MessageId, u64>) -> Verdict {
+        let rooms = ledger.kept.keys().chain(ledger.removed.keys());
+        let may_be_gone: BTreeMap<u16, u64> = rooms
+            .map(|room| (*room, ledger.may_be_gone(*room)))
+            .collect();
+        let gone = |room: u16| may_be_gone.get(&room).copied().unwrap_or(0);
         for (id, sent) in &ledger.sent {
             if let Fate::Acked(seq) = sent.fate
                 && !present.contains_key(id)
+                && seq > gone(sent.room)
             {
                 let what = format!(
                     "{id:?}, acknowledged with seq {seq} of room {}, is gone",
@@ -615,7 +721,7 @@ pub mod check {
         }
         for (number, room) in &ledger.rooms {
             for (seq, id) in &room.shown {
-                if present.get(id) != Some(seq) {
+                if *seq > gone(*number) && present.get(id) != Some(seq) {
                     let what = format!(
                         "a reader of room {number} was shown {id:?} at seq {seq}, and it is gone"
                     );
@@ -637,7 +743,7 @@ pub mod check {
                 if let Some(absent) = absent {
                     return broken(Harm::Doubled, format!("{id:?} is there without {absent:?}"));
                 }
-            } else if sent.fate == Fate::Open {
+            } else if sent.fate == Fate::Open && ledger.may_be_gone(sent.room) == 0 {
                 absent = absent.or(Some(*id));
             }
         }

@@ -7,11 +7,13 @@ use broker_core::clock::ManualClock;
 use broker_core::log::RecoveryError;
 use broker_core::log::storage::Storage;
 use broker_core::store::{
-    Append, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, Notice, ReadRange, ReadReply,
-    SessionId, SetCursor, Store, StoreError,
+    Answer, Append, Ask, ChangeRoom, EmbeddedConfig, EmbeddedStore, Engine, Hint, Mailbox, Notice,
+    ReadRange, ReadReply, RemoveRoom, SessionId, SetCursor, Store, StoreError, TrimRoom,
 };
 use broker_proto::record::{encode_message_head, next_record};
-use broker_proto::{Epoch, Micros, Position, Seq, SkipReason, StartAt, StoreId, publish};
+use broker_proto::{
+    Epoch, Micros, Position, RoomChange, Seq, SkipReason, StartAt, StoreId, publish,
+};
 use bytes::BytesMut;
 
 use crate::campaign::{Broken, Harm};
@@ -73,6 +75,15 @@ pub struct Rig<S: Storage = SimDisk> {
     mailbox: Arc<Mailbox>,
     clock: ManualClock,
     moves: Vec<(u16, u8)>,
+    asked: Vec<Asked>,
+}
+
+/// What a rig has asked the store to do with a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Trim(u16),
+    Keep,
+    Remove(u16),
 }
 
 impl<S: Storage> std::fmt::Debug for Rig<S> {
@@ -134,6 +145,7 @@ impl<S: Storage> Rig<S> {
             mailbox: Mailbox::new(),
             clock,
             moves: Vec::new(),
+            asked: Vec::new(),
         })
     }
 
@@ -187,6 +199,66 @@ impl<S: Storage> Rig<S> {
         Ok(())
     }
 
+    /// Asks for a room to be trimmed.
+    ///
+    /// # Errors
+    /// Never, unless the rules for names change.
+    pub fn trim(&mut self, room: u16, before: u64) -> Verdict {
+        let trim = TrimRoom {
+            room: room_name(room)?,
+            epoch: Epoch::NONE,
+            before: Seq::new(before),
+        };
+        self.ask(Ask::Trim(trim), Asked::Trim(room));
+        Ok(())
+    }
+
+    /// Asks for a room to keep so many messages from now on.
+    ///
+    /// # Errors
+    /// Never, unless the rules for names change.
+    pub fn keep_count(&mut self, room: u16, count: Option<u64>) -> Verdict {
+        let change = ChangeRoom {
+            room: room_name(room)?,
+            expected: None,
+            change: RoomChange {
+                keep_count: Some(count),
+                ..RoomChange::default()
+            },
+        };
+        self.ask(Ask::ChangeRoom(change), Asked::Keep);
+        Ok(())
+    }
+
+    /// Asks for a room to be removed.
+    ///
+    /// # Errors
+    /// Never, unless the rules for names change.
+    pub fn remove(&mut self, room: u16) -> Verdict {
+        let remove = RemoveRoom {
+            room: room_name(room)?,
+            epoch: Epoch::NONE,
+        };
+        self.ask(Ask::Remove(remove), Asked::Remove(room));
+        Ok(())
+    }
+
+    fn ask(&mut self, ask: Ask, asked: Asked) {
+        self.asked.push(asked);
+        let tag = self.asked.len() as u64 - 1;
+        self.store.ask(ask, tag, &self.mailbox);
+    }
+
+    /// Lets the store see what is not to be kept any more, and do a little about it.
+    pub fn keep(&mut self, times: u64) {
+        self.clock.advance(Duration::from_secs(2));
+        for _ in 0..times {
+            if !self.engine.keep() && !self.engine.step() {
+                return;
+            }
+        }
+    }
+
     fn tag(&mut self, key: (u16, u8)) -> u64 {
         self.moves.push(key);
         self.moves.len() as u64 - 1
@@ -224,6 +296,19 @@ impl<S: Storage> Rig<S> {
                     .ok_or("an answer to a question that nobody asked")?;
                 ledger.cursor(*key, result)?;
             }
+            if let Notice::Answer { tag, result } = notice {
+                let asked = usize::try_from(*tag)
+                    .ok()
+                    .and_then(|tag| self.asked.get(tag))
+                    .ok_or("an answer to something that nobody asked for")?;
+                match (asked, result) {
+                    (Asked::Trim(room), Ok(Answer::Room(state))) => {
+                        ledger.trimmed(*room, state.info.first.get())?;
+                    }
+                    (Asked::Remove(room), Ok(_)) => ledger.is_removed(*room),
+                    _ => {}
+                }
+            }
         }
         Ok(())
     }
@@ -249,11 +334,16 @@ impl<S: Storage> Rig<S> {
             };
             ledger.epoch(room, reply.epoch)?;
             if let Some(skip) = reply.skip {
-                if skip.reason != SkipReason::DAMAGED || skip.from.get() != from {
+                let is_known = [SkipReason::DAMAGED, SkipReason::TRIMMED].contains(&skip.reason);
+                if !is_known || skip.from.get() != from {
                     let what = format!("room {room} skips {skip:?} at seq {from}");
                     return broken(Harm::SilentCorruption, what);
                 }
-                shown.skips.push((skip.from.get(), skip.to.get()));
+                if skip.reason == SkipReason::TRIMMED {
+                    ledger.trimmed(room, skip.to.get() + 1)?;
+                } else {
+                    shown.skips.push((skip.from.get(), skip.to.get()));
+                }
                 from = skip.to.get() + 1;
             }
             for piece in &reply.records {

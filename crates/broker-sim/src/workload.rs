@@ -10,6 +10,8 @@ use crate::rng::Rng;
 
 /// Rooms that are written to.
 const ROOMS: u64 = 6;
+/// Rooms that live for a while only, at a time.
+const MORTALS: usize = 2;
 /// Producers at a time.
 const PRODUCERS: usize = 3;
 /// Largest payload, in bytes.
@@ -22,6 +24,9 @@ pub struct Workload {
     /// Who publishes now; the numbers of those who said goodbye are never used again.
     producers: Vec<u16>,
     next_producer: u16,
+    /// Rooms that will be removed; their names are never used again.
+    mortals: Vec<u16>,
+    next_mortal: u16,
     /// What was sent together: the first message and how many.
     sends: Vec<(MessageId, u32)>,
     /// Whether readers may meet errors of the disk.
@@ -36,6 +41,8 @@ impl Workload {
             rng,
             producers: Vec::new(),
             next_producer: 0,
+            mortals: Vec::new(),
+            next_mortal: 100,
             sends: Vec::new(),
             faults: false,
         }
@@ -52,7 +59,10 @@ impl Workload {
     /// When the store breaks a promise.
     pub fn act(&mut self, rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
         match self.rng.below(100) {
-            0..58 => self.send(rig, ledger)?,
+            0..50 => self.send(rig, ledger)?,
+            50..54 => self.trim(rig, ledger)?,
+            54..56 => self.keep_count(rig, ledger)?,
+            56..58 => self.remove(rig, ledger)?,
             58..74 => self.send_again(rig, ledger)?,
             74..84 => self.move_cursor(rig, ledger)?,
             84..88 => self.ask_cursor(rig, ledger)?,
@@ -70,7 +80,61 @@ impl Workload {
         if self.rng.chance(1, 3) {
             rig.engine.keep_house();
         }
+        if self.rng.chance(1, 2) {
+            rig.keep(1 + self.rng.below(6));
+        }
         rig.answers(ledger)
+    }
+
+    /// Trims a room, mostly by a little, sometimes wholly.
+    fn trim(&mut self, rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
+        let rooms: Vec<u16> = ledger.rooms.keys().copied().collect();
+        let Some(room) = self.rng.pick(&rooms).copied() else {
+            return Ok(());
+        };
+        let newest = ledger.rooms.get(&room).and_then(|room| {
+            let (seq, _) = room.shown.last_key_value()?;
+            Some(*seq)
+        });
+        if let Some(newest) = newest {
+            let first = match self.rng.chance(1, 3) {
+                true => newest + 1,
+                false => 1 + self.rng.below(newest + 1),
+            };
+            ledger.trim(room, first);
+            rig.trim(room, first)?;
+        }
+        Ok(())
+    }
+
+    /// Has a room keep only its newest messages from now on, or all.
+    fn keep_count(&mut self, rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
+        let room = u16::try_from(self.rng.below(ROOMS)).unwrap_or(0);
+        let count = (!self.rng.chance(1, 3)).then(|| 1 + self.rng.below(12));
+        if let Some(count) = count {
+            ledger.keep_count(room, count);
+        }
+        rig.keep_count(room, count)
+    }
+
+    fn mortal(&mut self) -> u16 {
+        while self.mortals.len() < MORTALS {
+            self.mortals.push(self.next_mortal);
+            self.next_mortal += 1;
+        }
+        self.rng.pick(&self.mortals).copied().unwrap_or(100)
+    }
+
+    /// Removes a room. Nobody sends anything there any more, not even again.
+    fn remove(&mut self, rig: &mut Rig, ledger: &mut Ledger) -> Verdict {
+        let room = self.mortal();
+        self.mortals.retain(|other| *other != room);
+        ledger.remove(room);
+        self.sends.retain(|(first, _)| {
+            let sent = ledger.sent.get(first);
+            sent.is_none_or(|sent| sent.room != room)
+        });
+        rig.remove(room)
     }
 
     /// Lets the writer work, hears its answers, and reads a little.
@@ -140,7 +204,10 @@ impl Workload {
             producer,
             number: ledger.highest(producer) + 1,
         };
-        let room = u16::try_from(self.rng.below(ROOMS)).unwrap_or(0);
+        let room = match self.rng.chance(1, 5) {
+            true => self.mortal(),
+            false => u16::try_from(self.rng.below(ROOMS)).unwrap_or(0),
+        };
         let count = u32::try_from(1 + self.rng.below(4)).unwrap_or(1);
         for n in 0..u64::from(count) {
             let id = MessageId {
@@ -187,6 +254,9 @@ impl Workload {
         let Some(epoch) = ledger.rooms.get(&room).and_then(|room| room.epoch) else {
             return Ok(());
         };
+        if ledger.removed.contains_key(&room) {
+            return Ok(());
+        }
         let key = (room, u8::try_from(self.rng.below(3)).unwrap_or(0));
         let to = Position::new(epoch, Seq::new(self.rng.below(1000)));
         let to = (!self.rng.chance(1, 5)).then_some(to);

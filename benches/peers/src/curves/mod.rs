@@ -24,7 +24,7 @@ use rustix::process::{Resource, getrlimit};
 
 pub(crate) use self::curve::Curve;
 use self::results::{Line, Point, PointResult, Session, Values};
-use self::site::Lab;
+pub(crate) use self::site::{Lab, Site};
 use crate::args::{Curves as Options, Programs};
 use crate::gauge::limits::Limits;
 use crate::gauge::machine::Machine;

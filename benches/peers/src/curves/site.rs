@@ -110,16 +110,22 @@ impl<'a> Site<'a> {
         Ok(float(rss))
     }
 
-    /// Stores messages as fast as it goes.
+    /// Stores messages as fast as it goes, and looks whether they are there.
     pub(crate) fn fill(&mut self, plan: Plan) -> Result<()> {
-        let stage = self.stage(Peer::OursBulk, self.lab.measured);
+        self.store(Peer::OursBulk, plan)?;
+        self.verify()
+    }
+
+    /// Stores messages as fast as it goes.
+    pub(crate) fn store(&mut self, peer: Peer, plan: Plan) -> Result<()> {
+        let stage = self.stage(peer, self.lab.measured);
         let phase = Phase::default();
         // The timer needs the runtime that it is made in.
         let filled = runtime(THREADS)?
             .block_on(async { timeout(FILL_MAX, plan.run(&stage, &phase, None)).await });
         filled.with_context(|| format!("filling took over {} s", FILL_MAX.as_secs()))??;
         self.stored += plan.count;
-        self.verify()
+        Ok(())
     }
 
     /// Measures publishers, as long as all loads.
@@ -147,12 +153,19 @@ impl<'a> Site<'a> {
 
     /// Ends the server and starts it again: the time from there to the acknowledgement of a message, in milliseconds.
     pub(crate) fn restart(&mut self, end: End) -> Result<f64> {
+        let millis = self.restart_unverified(end, 0)?;
+        self.verify()?;
+        Ok(millis)
+    }
+
+    /// The same where others know what is stored; the message goes to this room.
+    pub(crate) fn restart_unverified(&mut self, end: End, room: usize) -> Result<f64> {
         let runtime = runtime(1)?;
         let payload = payload(128);
         let began = self.server.restart(end)?;
         let address = self.server.address();
         let acked: Result<Duration> = runtime.block_on(async {
-            let room = ours::room(address, 0).await?;
+            let room = ours::room(address, room).await?;
             room.send(payload).await?;
             let took = began.elapsed();
             room.client().shutdown().await?;
@@ -160,8 +173,27 @@ impl<'a> Site<'a> {
         });
         let took = acked?;
         self.stored += 1;
-        self.verify()?;
         Ok(took.as_secs_f64() * 1e3)
+    }
+
+    /// Ends the server.
+    pub(crate) fn end(&self, how: End) -> Result<()> {
+        self.server.end(how)
+    }
+
+    /// Starts it again, and waits until it takes connections; tells when its process was begun.
+    pub(crate) fn begin(&mut self) -> Result<Instant> {
+        self.server.begin()
+    }
+
+    /// Messages were stored and acknowledged beside those that were filled in.
+    pub(crate) const fn note_stored(&mut self, count: u64) {
+        self.stored += count;
+    }
+
+    /// Where the server has its files.
+    pub(crate) fn dir(&self) -> &Path {
+        self.server.dir()
     }
 
     /// Waits until the server has nothing to do.

@@ -59,6 +59,11 @@ impl Gauge {
         })
     }
 
+    /// Processor time of the server since it began.
+    pub(crate) fn server_cpu(&self) -> Result<Duration> {
+        cpu_time(&self.server.to_string())
+    }
+
     /// The memory that the server has now, in bytes.
     pub(crate) fn rss(&self) -> Option<u64> {
         proc::rss(self.server)

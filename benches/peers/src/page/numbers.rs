@@ -20,6 +20,16 @@ pub(crate) fn latency(micros: f64) -> String {
     }
 }
 
+/// `12.3 MiB`.
+pub(crate) fn bytes(value: f64) -> String {
+    match value {
+        v if v >= f64::from(1 << 30) => format!("{} GiB", digits(v / f64::from(1 << 30))),
+        v if v >= f64::from(1 << 20) => format!("{} MiB", digits(v / f64::from(1 << 20))),
+        v if v >= f64::from(1 << 10) => format!("{} KiB", digits(v / f64::from(1 << 10))),
+        v => format!("{v:.0} B"),
+    }
+}
+
 /// Three digits.
 pub(crate) fn digits(value: f64) -> String {
     match value.abs() {
@@ -58,6 +68,12 @@ mod tests {
         assert_eq!(latencies, ["0.50 us", "123 us", "1.23 ms", "2.50 s"]);
         assert_eq!(digits(0.001_84), "1.8e-3");
         assert_eq!(digits(99.96), "100");
+    }
+
+    #[test]
+    fn bytes_have_the_unit_that_keeps_them_short() {
+        let texts = [0.0, 1023.0, 2048.0, 3.5e6, 1e13].map(bytes);
+        assert_eq!(texts, ["0 B", "1023 B", "2.00 KiB", "3.34 MiB", "9313 GiB"]);
     }
 
     #[test]

@@ -70,7 +70,17 @@ impl Server {
 
     /// Ends it and starts it again with its data at its address; tells when the new process was begun.
     pub(crate) fn restart(&mut self, end: End) -> Result<Instant> {
-        self.running.end(end)?;
+        self.end(end)?;
+        self.begin()
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&self, end: End) -> Result<()> {
+        self.running.end(end)
+    }
+
+    /// Starts it after it has ended, with its data at its address; tells when the new process was begun.
+    pub(crate) fn begin(&mut self) -> Result<Instant> {
         let began = Instant::now();
         self.launch(RESTART_POLL)?;
         Ok(began)

@@ -3,7 +3,8 @@
 //! The index of the active segment grows in memory as batches are written. When the segment is
 //! sealed it is kept in a *footer*, a file beside the segment. A footer only helps to find things:
 //! it is never synced, it is believed only if its checksum is right, and it is made again from the
-//! segment when it is not there.
+//! segment when it is not there. An *early* footer tells of the active segment up to a place within it
+//! (see [`early`](super::early)).
 //!
 //! Per room the index keeps an entry for the first batch, and further ones no closer than
 //! [`ENTRY_SPACING`] bytes apart, so its size follows the size of the segment and not the number of
@@ -15,7 +16,7 @@ use broker_proto::{Micros, RoomId, Seq};
 
 use super::batch::BatchRun;
 use super::bytes::{Fields, crc32c, put};
-use super::position::LogPosition;
+use super::position::{LogPosition, Marker};
 use super::segment::SegmentName;
 use super::state_record::{RawRecord, RoomStateRecord, names_room};
 use crate::planted::{Bug, planted};
@@ -181,14 +182,19 @@ impl SegmentIndex {
         self.is_partial
     }
 
+    /// What its footer takes at least, found out without looking at every room.
+    pub(crate) fn bytes_least(&self) -> usize {
+        self.rooms.len() * (ROOM_BYTES + ENTRY_BYTES)
+    }
+
     /// Roughly how many bytes of memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let entries: usize = self.rooms.values().map(|room| room.entries.len()).sum();
         self.rooms.len() * (ROOM_BYTES + 32) + entries * ENTRY_BYTES
     }
 
-    /// The footer of the segment `name` that ends at `end`.
-    pub(crate) fn encode(&self, name: SegmentName, end: LogPosition) -> Vec<u8> {
+    /// The footer of a segment of which this is everything before `end`.
+    pub(crate) fn encode(&self, name: SegmentName, marker: Marker, end: LogPosition) -> Vec<u8> {
         let mut ids: Vec<RoomId> = self.rooms.keys().copied().collect();
         ids.sort_unstable();
         let mut rooms = Vec::with_capacity(ids.len() * ROOM_BYTES);
@@ -231,20 +237,27 @@ impl SegmentIndex {
         put(&mut head, 32, &end.get().to_le_bytes());
         let flags = if self.is_partial { PARTIAL } else { 0 };
         put(&mut head, 40, &flags.to_le_bytes());
+        put(&mut head, 48, &marker.0.to_le_bytes());
         let crc = footer_crc(&head, &rooms, &entries);
         put(&mut head, 8, &crc.to_le_bytes());
         [&head[..], &rooms, &entries].concat()
     }
 
-    /// Reads the footer of the segment `name`, and where that segment ends; `None` unless every
-    /// byte is right.
-    pub(crate) fn decode(bytes: &[u8], name: SegmentName) -> Option<(Self, LogPosition)> {
+    /// Reads the footer of the segment `name` with this marker, and up to where it tells; `None` unless
+    /// every byte is right. The marker tells a file of that name from another one: in a directory that
+    /// was put together from several states of the store.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        name: SegmentName,
+        marker: Marker,
+    ) -> Option<(Self, LogPosition)> {
         let head = bytes.get(..HEAD_BYTES)?;
         let fields = Fields(head);
         let ours = head.get(..8)? == MAGIC
             && fields.u32(12) == VERSION
             && fields.u64(16) == name.id.0
             && fields.u32(24) == name.generation
+            && fields.u64(48) == marker.0
             && (fields.u32(8) == footer_crc(head, bytes.get(HEAD_BYTES..)?, &[])
                 || planted(Bug::NoSpaceIgnoredOnIndex));
         if !ours {
@@ -289,6 +302,8 @@ pub(crate) struct IndexBuilder {
     index: SegmentIndex,
     before: HashMap<u32, (LogPosition, Micros)>,
     base: LogPosition,
+    /// Messages before this place are in the index already.
+    known: LogPosition,
 }
 
 impl IndexBuilder {
@@ -297,6 +312,15 @@ impl IndexBuilder {
         Self {
             base,
             ..Self::default()
+        }
+    }
+
+    /// Goes on with an index that tells of everything before `known`.
+    pub(crate) fn resume(base: LogPosition, index: SegmentIndex, known: LogPosition) -> Self {
+        Self {
+            index,
+            known,
+            ..Self::new(base)
         }
     }
 
@@ -327,6 +351,9 @@ impl IndexBuilder {
 
     /// Takes the messages of one room in one batch.
     pub(crate) fn messages(&mut self, run: &BatchRun, at: LogPosition, time: Micros) {
+        if at < self.known {
+            return;
+        }
         // A room that is not named here was named in a part that was copied or is lost: look
         // further back from the segment before.
         let somewhere = match self.base {
@@ -423,15 +450,20 @@ mod tests {
         let (index, name) = index();
         let mut index = index;
         index.is_partial = true;
-        let bytes = index.encode(name, LogPosition::new(900_000));
+        let marker = Marker(0x1122_3344_5566_7788);
+        let bytes = index.encode(name, marker, LogPosition::new(900_000));
         assert_eq!(
-            SegmentIndex::decode(&bytes, name),
+            SegmentIndex::decode(&bytes, name, marker),
             Some((index, LogPosition::new(900_000)))
         );
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentIndex::decode(&damaged, name), None, "bit {bit}");
+            assert_eq!(
+                SegmentIndex::decode(&damaged, name, marker),
+                None,
+                "bit {bit}"
+            );
         }
         assert_eq!(
             SegmentIndex::decode(
@@ -439,9 +471,11 @@ mod tests {
                 SegmentName {
                     id: SegmentId(5),
                     generation: 0
-                }
+                },
+                marker
             ),
             None
         );
+        assert_eq!(SegmentIndex::decode(&bytes, name, Marker(7)), None);
     }
 }

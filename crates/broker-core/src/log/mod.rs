@@ -8,6 +8,7 @@ mod catalog;
 pub(crate) mod check;
 mod checkpoints;
 pub mod damage;
+pub(crate) mod early;
 mod error;
 pub(crate) mod find;
 mod index;

@@ -21,15 +21,14 @@ use super::index::{IndexBuilder, SegmentIndex};
 use super::position::{LogPosition, Marker};
 use super::recovery::FEATURE_LEVEL;
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentName};
-use super::state_record::{RawRecord, kind, stamp};
+use super::state_record::{RawRecord, RoomStateRecord, names_room, stamp};
 use super::storage::{AlignedBuf, Storage, StorageFile};
+use crate::planted::{Bug, planted};
 
 /// Unit of writes.
 const WRITE_UNIT: u64 = 4096;
 /// Written at a time, about.
 const WRITE_BYTES: usize = 1 << 20;
-/// Kinds of records that name a room. Their payload begins with its number.
-const ROOM_KINDS: [u16; 2] = [kind::ROOM, 12];
 
 /// What is still wanted of a room: its oldest kept seq; `None` when the room was removed, and nothing is.
 pub(crate) type Live<'a> = &'a dyn Fn(RoomId) -> Option<Seq>;
@@ -131,6 +130,11 @@ pub(super) fn pack<S: Storage>(
             return Err(fault);
         }
     };
+    if planted(Bug::DeletedBeforeRename) {
+        for source in &job.run {
+            storage.delete(&source.header.name.file())?;
+        }
+    }
     let named = storage.rename(&temporary, &packed.header.name.file());
     named
         .and_then(|()| storage.sync_dir())
@@ -347,7 +351,9 @@ impl<'a, F: StorageFile> Packer<'a, F> {
         self.buf.clear();
         self.buf.extend_from_slice(&self.header.encode());
         self.file.write_at(0, self.buf.as_slice())?;
-        self.file.sync_all()?;
+        if !planted(Bug::PackedUnsynced) {
+            self.file.sync_all()?;
+        }
         Ok(Packed {
             header: self.header,
             index: self.index.finish(),
@@ -359,11 +365,9 @@ impl<'a, F: StorageFile> Packer<'a, F> {
 /// The room that a state record names, if it is such a record.
 fn named_room(bytes: &[u8]) -> Option<RoomId> {
     let record = RawRecord::parse(bytes)?;
-    if !ROOM_KINDS.contains(&record.head.kind) {
-        return None;
-    }
-    let (room, _) = postcard::take_from_bytes::<u32>(record.payload()).ok()?;
-    Some(RoomId::new(room))
+    let kind = Some(record.head.kind).filter(|kind| names_room(*kind))?;
+    let named = RoomStateRecord::parse(kind, record.payload())?;
+    Some(RoomId::new(named.room))
 }
 
 /// Whether what is damaged is sure to hold nothing that is alive.

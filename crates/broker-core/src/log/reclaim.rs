@@ -15,6 +15,7 @@ use super::recovery::FEATURE_LEVEL;
 use super::segment::{DATA_OFFSET, SegmentHeader, SegmentName};
 use super::segments::{Segment, Segments};
 use super::storage::{Storage, StorageFile};
+use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 
 pub(crate) use super::pack::{Live, Pace};
@@ -258,7 +259,8 @@ impl Reclaimer {
 
     /// What is most worth doing, and the segments that it is done to.
     fn plan<'a>(&self, spans: &'a [Seen], covered: LogPosition) -> Option<(Deed, &'a [Seen])> {
-        let old = spans.partition_point(|(_, next, _)| *next <= covered);
+        let is_old = |next| next <= covered || planted(Bug::DeletedUncovered);
+        let old = spans.partition_point(|(_, next, _)| is_old(*next));
         let old = spans.get(..old)?;
         let is_dead = |seen: &&Seen| seen.2.is_some_and(|look| look.is_dead());
         let front = old.iter().take_while(is_dead).count();

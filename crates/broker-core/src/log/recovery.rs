@@ -25,6 +25,7 @@ use super::catalog::{Catalog, before, delete_leftovers, io_of};
 use super::check::batch_damage;
 use super::checkpoints::older_checkpoint;
 use super::damage::{DamagePart, Place};
+use super::early::read_early;
 use super::error::RecoveryError;
 use super::index::{IndexBuilder, SegmentIndex};
 use super::position::LogPosition;
@@ -54,6 +55,8 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<(SegmentHeader, LogPosition)>,
     /// What the last segment holds.
     pub(crate) last_index: SegmentIndex,
+    /// Up to where an early footer told that; `NONE` without one.
+    pub(crate) early: LogPosition,
     /// Everything before is proven to be on stable storage.
     pub(crate) proven: LogPosition,
     /// Whole batches behind that.
@@ -99,7 +102,9 @@ pub(crate) fn recover<S: Storage>(
             .open_read(&last.name.file())
             .and_then(|file| file.len()),
     )?;
-    let mut ends = in_file(&last, find_end(&mut window, last.base))?;
+    let early = read_early(storage, &mut window);
+    let known = early.as_ref().map_or(last.base, |(_, upto)| *upto);
+    let mut ends = in_file(&last, find_end(&mut window, known))?;
     // Only when all that came after it are gone.
     ends.proven = ends.proven.max(last.packed_end().unwrap_or_default());
     let checkpoint = ends
@@ -110,6 +115,7 @@ pub(crate) fn recover<S: Storage>(
         state: Replay::default(),
         segments: Vec::new(),
         last_index: SegmentIndex::default(),
+        early: early.as_ref().map_or(LogPosition::NONE, |(_, upto)| *upto),
         proven: ends.proven,
         tail: Vec::new(),
         clean: false,
@@ -130,7 +136,7 @@ pub(crate) fn recover<S: Storage>(
     let places: Vec<Place> = mended
         .map(|header| Place::of_file(header.name.file(), 0, header.base, DamagePart::Header))
         .collect();
-    replay_proven(storage, &mut recovered, progress)?;
+    replay_proven(storage, &mut recovered, early, progress)?;
     places
         .into_iter()
         .for_each(|place| recovered.state.damage(place));
@@ -157,6 +163,7 @@ fn empty() -> Recovered {
         state: Replay::default(),
         segments: Vec::new(),
         last_index: SegmentIndex::default(),
+        early: LogPosition::NONE,
         proven: LogPosition::START,
         tail: Vec::new(),
         clean: false,
@@ -195,18 +202,19 @@ impl Ends {
 }
 
 /// Looks at every head of the last segment, also behind places that do not read as a batch: what a
-/// later batch vouches for was durable, whatever lies there now.
+/// later batch vouches for was durable, whatever lies there now. It begins at the base, or where an
+/// early footer leads: everything before was durable when the segment got its name, or the head there
+/// was written.
 pub(crate) fn find_end<F: StorageFile>(
     window: &mut Window<F>,
-    base: LogPosition,
+    from: LogPosition,
 ) -> io::Result<Ends> {
-    // The segment got its name only after everything before it was durable.
     let mut ends = Ends {
-        proven: base,
+        proven: from,
         checkpoint: None,
         term: 0,
     };
-    let mut at = base;
+    let mut at = from;
     loop {
         let head = match head_at(window, at)? {
             Some(head) => Some(head),
@@ -216,6 +224,7 @@ pub(crate) fn find_end<F: StorageFile>(
         let Some(head) = head else { return Ok(ends) };
         ends.take(&head);
         at = head.end();
+        window.skim(&head);
         if head.kind.is_mark() {
             // Usually nothing follows. But if the disk has dropped the write that took the mark's
             // place, those after it tell.
@@ -259,6 +268,7 @@ fn start_from_checkpoint<S: Storage>(
 fn replay_proven<S: Storage>(
     storage: &S,
     recovered: &mut Recovered,
+    early: Option<(SegmentIndex, LogPosition)>,
     progress: Progress<'_>,
 ) -> Result<(), RecoveryError> {
     let first = start_from_checkpoint(storage, recovered)?;
@@ -267,7 +277,15 @@ fn replay_proven<S: Storage>(
         .segments
         .last()
         .map_or(first, |(header, _)| header.base);
-    let total = recovered.proven.since(first.min(last_base));
+    // The last segment is read from its base on for its index, or from where that is known; replaying more than needed does no
+    // harm.
+    let known = early.as_ref().map_or(last_base, |(_, upto)| *upto);
+    let last_from = last_base.max(first.min(known));
+    let mut builder = Some(match early {
+        Some((index, upto)) => IndexBuilder::resume(last_base, index, upto),
+        None => IndexBuilder::new(last_base),
+    });
+    let total = recovered.proven.since(first.min(last_from));
     let begins = recovered.segments.first().map(|(header, _)| header.base);
     if let Some(begins) = begins.filter(|begins| *begins > first) {
         recovered.state.doubt(begins);
@@ -282,14 +300,13 @@ fn replay_proven<S: Storage>(
         if *end <= first && !is_last {
             continue;
         }
-        // The last segment is read whole for its index; replaying more than needed does no harm.
         let from = if is_last {
-            header.base
+            last_from
         } else {
             header.base.max(first)
         };
-        let mut scanner = Scanner::new(open(storage, header)?, from, *end);
-        let mut builder = is_last.then(|| IndexBuilder::new(header.base));
+        let mut scanner = Scanner::new(open(storage, header)?, from, *end).skimming();
+        let mut builder = if is_last { builder.take() } else { None };
         let mut tell = |at: LogPosition| progress(at.since(first), total);
         in_file(
             header,
@@ -317,7 +334,8 @@ fn apply_checkpoint<S: Storage>(
 ) -> Result<bool, RecoveryError> {
     for (header, end) in &recovered.segments {
         if *end > begin && !recovered.state.checkpoint_is_whole {
-            let mut scanner = Scanner::new(open(storage, header)?, header.base.max(begin), *end);
+            let from = header.base.max(begin);
+            let mut scanner = Scanner::new(open(storage, header)?, from, *end).skimming();
             in_file(
                 header,
                 replay(

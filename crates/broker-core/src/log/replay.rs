@@ -45,6 +45,8 @@ pub(crate) struct Replay {
     pub(crate) places: Vec<Place>,
     /// A record that may not be skipped and is not known.
     pub(crate) unknown: Option<(u16, LogPosition)>,
+    /// How many state records were replayed that were not parts of the checkpoint.
+    pub(crate) records: u64,
     /// Parts of the checkpoint seen so far, none of them missing.
     pub(crate) chunks: u64,
     /// All parts of the checkpoint were seen.
@@ -196,6 +198,7 @@ impl Replay {
             self.checkpoint_record(kind, payload, at, begin);
             return true;
         }
+        self.records += 1;
         // A checkpoint that is not the last one says nothing new.
         kind == kind::CHECKPOINT_CHUNK || self.apply(kind, payload, at)
     }
@@ -292,8 +295,11 @@ impl Replay {
         {
             self.know_room(RoomId::new(before));
         }
-        self.free_name(id, &name);
-        self.rooms.name(id, &name, epoch);
+        // Most records tell of a room that is known; looking for its name would be most of the work.
+        if self.rooms.get(id).is_none_or(|slot| slot.name != name) {
+            self.free_name(id, &name);
+            self.rooms.name(id, &name, epoch);
+        }
         if self.rooms.get(id).is_none() {
             let slot = RoomSlot {
                 first: Seq::new(record.first),

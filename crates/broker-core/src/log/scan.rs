@@ -138,6 +138,8 @@ pub(crate) struct Scanner<F> {
     /// No batch that begins here or later is asked for.
     stop: LogPosition,
     found: VecDeque<Step>,
+    /// Whether the messages of large batches are passed over.
+    skims: bool,
 }
 
 impl<F: StorageFile> Scanner<F> {
@@ -149,7 +151,14 @@ impl<F: StorageFile> Scanner<F> {
             limit,
             stop: limit,
             found: VecDeque::new(),
+            skims: false,
         }
+    }
+
+    /// For who wants no messages: those of large batches are not read.
+    pub(crate) fn skimming(mut self) -> Self {
+        self.skims = true;
+        self
     }
 
     /// Stops earlier, at a place that need not be the end of a batch.
@@ -190,6 +199,9 @@ impl<F: StorageFile> Scanner<F> {
             && head.end() <= self.limit
         {
             self.at = head.end();
+            if self.skims {
+                self.window.skim(&head);
+            }
             return self.with_head(head).map(Step::Batch);
         }
         self.salvage()?;

@@ -12,6 +12,7 @@ use broker_proto::Micros;
 use super::batch::{BatchHead, BatchRun, Table};
 use super::blocks::Blocks;
 use super::damage::{DamageLog, FoundBy, Place};
+use super::early::{Early, Made, Wanted};
 use super::index::{IndexBuilder, SegmentIndex};
 use super::layouts::Layouts;
 use super::open_files::OpenFiles;
@@ -58,6 +59,7 @@ pub(crate) struct Segments<S: Storage> {
     /// Rises whenever the list changes.
     changes: AtomicU64,
     damage: DamageLog,
+    early: Mutex<Early>,
 }
 
 /// Looks into the index of a segment, whether it is in the making or kept.
@@ -106,6 +108,7 @@ impl<S: Storage> Segments<S> {
             loaded: Mutex::new(VecDeque::new()),
             changes: AtomicU64::new(0),
             damage: DamageLog::default(),
+            early: Mutex::default(),
         }
     }
 
@@ -352,7 +355,7 @@ impl<S: Storage> Segments<S> {
         let (index, is_made_again) = self.load(segment)?;
         if is_made_again && let Some(end) = segment.end() {
             // It is only a hint.
-            let _ = self.put_footer(segment.header.name, end, &index);
+            let _ = self.put_footer(&segment.header, end, &index);
         }
         Ok(Arc::new(index))
     }
@@ -403,21 +406,13 @@ impl<S: Storage> Segments<S> {
     /// The index of a sealed segment, and whether it had to be made again.
     fn load(&self, segment: &Segment) -> io::Result<(SegmentIndex, bool)> {
         let name = segment.header.name;
-        if let Some(bytes) = self.read_footer(&name.footer())
-            && let Some((index, end)) = SegmentIndex::decode(&bytes, name)
+        if let Some(bytes) = read_whole(&*self.storage, &name.footer())
+            && let Some((index, end)) = SegmentIndex::decode(&bytes, name, segment.header.marker)
             && Some(end) == segment.end()
         {
             return Ok((index, false));
         }
         Ok((self.rebuild(segment)?, true))
-    }
-
-    fn read_footer(&self, name: &str) -> Option<Vec<u8>> {
-        let file = self.storage.open_read(name).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-        let read = file.read_at(0, &mut bytes).ok()?;
-        bytes.truncate(read);
-        Some(bytes)
     }
 
     /// Makes an index again by reading the segment.
@@ -433,7 +428,8 @@ impl<S: Storage> Segments<S> {
             Window::new(file, header.clone(), REBUILD_AHEAD),
             header.base,
             end,
-        );
+        )
+        .skimming();
         let mut builder = IndexBuilder::new(header.base);
         loop {
             match scanner.step()? {
@@ -463,26 +459,94 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// Those of the disk; the footer is then made again when it is needed.
     pub(crate) fn write_footer(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        let Some(end) = segment.end() else {
+        // One that was replaced meanwhile needs none.
+        let end = segment.end().filter(|_| self.lists(segment.header.name));
+        let Some(end) = end else {
             return Ok(());
         };
         let index = self.look(segment)?;
-        self.put_footer(segment.header.name, end, &index)
+        lock(&self.early).forget(segment.header.name);
+        self.put_footer(&segment.header, end, &index)
     }
 
     fn put_footer(
         &self,
-        name: SegmentName,
+        header: &SegmentHeader,
         end: LogPosition,
         index: &SegmentIndex,
     ) -> io::Result<()> {
-        let bytes = index.encode(name, end);
+        let bytes = index.encode(header.name, header.marker, end);
+        self.put_bytes(header.name, &bytes)
+    }
+
+    fn put_bytes(&self, name: SegmentName, bytes: &[u8]) -> io::Result<()> {
         match self.storage.delete(&name.footer()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.storage.create(&name.footer())?.write_at(0, &bytes)
+        self.storage.create(&name.footer())?.write_at(0, bytes)
     }
+
+    /// Notes that the active segment has an early footer already.
+    pub(crate) fn note_early(&self, upto: LogPosition) {
+        if let Some(header) = self.newest() {
+            lock(&self.early).note(header.name, upto);
+        }
+    }
+
+    /// Makes an early footer of the active segment, if that is worth it, and writes the one that can be written. The caller
+    /// sees to it that the index tells of everything before `upto`, which is durable, and of nothing else: nothing is noted
+    /// while it holds `still`.
+    ///
+    /// # Errors
+    /// Those of the disk; then there is none.
+    pub(crate) fn write_early<G>(
+        &self,
+        upto: LogPosition,
+        wanted: Wanted,
+        still: G,
+    ) -> io::Result<()> {
+        // Held to the end: a footer that is written later has not been made earlier.
+        let mut early = lock(&self.early);
+        let made = {
+            let list = read(&self.list);
+            let active = read(&self.active);
+            let Some(segment) = list.last().filter(|last| last.end().is_none()) else {
+                return Ok(());
+            };
+            let (name, base) = (segment.header.name, segment.header.base);
+            if upto < base || !early.is_worth(name, (base, upto), &active, wanted) {
+                return Ok(());
+            }
+            Made {
+                name,
+                upto,
+                bytes: active.encode(name, segment.header.marker, upto),
+            }
+        };
+        drop(still);
+        if let Some(made) = early.take(made, wanted)
+            && self.is_active(made.name)
+        {
+            self.put_bytes(made.name, &made.bytes)?;
+        }
+        Ok(())
+    }
+
+    fn is_active(&self, name: SegmentName) -> bool {
+        let list = read(&self.list);
+        let last = list.last().filter(|last| last.end().is_none());
+        last.is_some_and(|last| last.header.name == name)
+    }
+}
+
+/// All of a small file; `None` when it cannot be read.
+pub(super) fn read_whole<S: Storage>(storage: &S, name: &str) -> Option<Vec<u8>> {
+    let file = storage.open_read(name).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+    let read = file.read_at(0, &mut bytes).ok()?;
+    bytes.truncate(read);
+    Some(bytes)
 }
 
 /// Where in the list a segment stands.

@@ -5,6 +5,7 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
+use super::batch::BatchHead;
 use super::blocks::Blocks;
 use super::position::LogPosition;
 use super::segment::SegmentHeader;
@@ -18,6 +19,8 @@ pub(crate) struct Window<F> {
     header: SegmentHeader,
     /// Read at least this much at a time.
     ahead: usize,
+    /// The same, as long as nothing is passed over.
+    ahead_usual: usize,
     held: Bytes,
     held_at: LogPosition,
     /// Whether heads and tables are read beside what is held.
@@ -38,6 +41,9 @@ pub(crate) struct Window<F> {
 
 /// What is read beside the window, at least.
 const BESIDE_BYTES: usize = 4 << 10;
+
+/// Batches of so many bytes are passed over: reading them takes a disk as long as three small reads.
+const SKIM_BYTES: u32 = 256 << 10;
 
 /// Most that is read while somebody does not wait: copying it takes some microseconds.
 const AT_ONCE_BYTES: usize = 256 << 10;
@@ -67,6 +73,7 @@ impl<F: StorageFile> Window<F> {
             file,
             header,
             ahead,
+            ahead_usual: ahead,
             held: Bytes::new(),
             held_at,
             sparse: false,
@@ -116,12 +123,23 @@ impl<F: StorageFile> Window<F> {
         self
     }
 
+    /// For who wants of a batch its head, its table and its state records alone: has the messages of a large one passed over,
+    /// and those of small ones read, which takes less time than asking the disk three times for each.
+    pub(crate) fn skim(&mut self, head: &BatchHead) {
+        self.ahead = if head.length >= SKIM_BYTES {
+            self.ahead_usual.min(BESIDE_BYTES)
+        } else {
+            self.ahead_usual
+        };
+    }
+
     /// Another window on the same file.
     pub(crate) fn again(&self) -> Self {
         Self {
             file: Arc::clone(&self.file),
             header: self.header.clone(),
-            ahead: self.ahead,
+            ahead: self.ahead_usual,
+            ahead_usual: self.ahead_usual,
             held: Bytes::new(),
             held_at: self.header.base,
             sparse: self.sparse,

@@ -3,6 +3,7 @@
 //! A slot is a few dozen bytes plus the name, whatever the room's history holds. Rooms are numbered
 //! from 1 in the order of their making, so that a number finds its slot without a look-up.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 
 use broker_proto::{
@@ -370,10 +371,14 @@ impl RoomTable {
     /// Adds a room under the next number, or at `id` when a log is replayed; a number that leaves a
     /// hole or is taken by another name is refused.
     pub(crate) fn insert(&mut self, id: RoomId, slot: RoomSlot) -> bool {
-        if index(id) != Some(self.slots.len()) || self.by_name.contains_key(&slot.name) {
+        if index(id) != Some(self.slots.len()) {
             return false;
         }
-        self.by_name.insert(slot.name.clone(), id);
+        // Names are looked up once: with very many rooms that is most of the work of a start.
+        let Entry::Vacant(place) = self.by_name.entry(slot.name.clone()) else {
+            return false;
+        };
+        place.insert(id);
         self.slots.push(slot);
         true
     }

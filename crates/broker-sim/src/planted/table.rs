@@ -85,6 +85,7 @@ static UNREADABLE: Test =
     Test::simulation("beliefs::a_segment_that_cannot_be_read_is_refused_and_stays");
 static CHECKPOINTS: Test = Test::simulation("beliefs::a_checkpoint_counts_whole_or_not_at_all");
 static FORGED: Test = Test::simulation("beliefs::a_payload_does_not_pass_for_a_batch");
+static FOOTERS: Test = Test::simulation("early_footers::footers_change_nothing_but_the_time");
 static NAMES: Test =
     Test::simulation("regressions::a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in");
 static MARKS: Test = Test::simulation(
@@ -142,7 +143,7 @@ const TAKEN_BACK: &str = "has lost messages";
 const UNOPENED: &str = "the store cannot be opened";
 
 /// All of them.
-pub(super) static BUGS: [Planted; 34] = [
+pub(super) static BUGS: [Planted; 40] = [
     bug("ack_before_sync", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
@@ -197,6 +198,12 @@ pub(super) static BUGS: [Planted; 34] = [
     bug("temporary_file_loaded", "P6", &MATRIX, &[UNOPENED]),
     bug("checkpoint_believed_in_part", "P1", &CHECKPOINTS, &[LOST]),
     bug(
+        "footer_beyond_proven",
+        "P1",
+        &FOOTERS,
+        &[LOST, SILENT, FALSE_ALARM],
+    ),
+    bug(
         "no_space_ignored_on_checkpoint",
         "P5",
         &MATRIX,
@@ -208,6 +215,16 @@ pub(super) static BUGS: [Planted; 34] = [
         &MATRIX,
         &["tells of damage"],
     ),
+    bug("trim_not_synced", "P3", &MATRIX, &["shows seq"]),
+    bug(
+        "packed_unsynced",
+        "P1",
+        &MATRIX,
+        &[LOST, FALSE_ALARM, UNOPENED],
+    ),
+    bug("deleted_before_rename", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
+    bug("deleted_uncovered", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
+    bug("superseded_loaded", "P6", &MATRIX, &[UNOPENED, FALSE_ALARM]),
     bug("producers_forgotten", "P9", &MATRIX, &[DOUBLED]),
     bug("resend_rule_off", "P9", &RESENDS, &["left == right"]),
     bug("term_not_raised", "P7", &MATRIX, &[FORGOTTEN]),

@@ -251,6 +251,7 @@ fn set_cursor(rig: &mut Rig, expected: Option<Option<Position>>) -> Result<(), S
         name: "seen".to_owned(),
         to: Some(Position::new(Epoch::new(1), Seq::new(1))),
         expected,
+        relaxed: false,
     };
     let mailbox = Mailbox::new();
     rig.store.set_cursor(set, 0, &mailbox);

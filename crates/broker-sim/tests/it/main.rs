@@ -9,6 +9,7 @@ mod big_log;
 mod bitrot;
 mod crash_matrix;
 mod detectors_fire;
+mod early_footers;
 mod exhaustive_small;
 mod fleets;
 mod forge;

@@ -154,6 +154,9 @@ impl Style {
                     .place("end", seen.end)
                     .number("term", header.term)
                     .time("created", header.created);
+                if header.packed_end().is_some() {
+                    line.number("covers_last", header.covers_last.0);
+                }
             }
             line.flag("last", seen.is_last)
                 .number("file_bytes", seen.file_bytes);
@@ -166,10 +169,14 @@ impl Style {
                 put(
                     out,
                     format_args!(
-                        "{}\tsegment\t{file}\tend={} term={} file_bytes={}\n",
+                        "{}\tsegment\t{file}\tend={} term={} file_bytes={}",
                         header.base, seen.end, header.term, seen.file_bytes
                     ),
                 );
+                if header.packed_end().is_some() {
+                    put(out, format_args!(" covers_last={}", header.covers_last));
+                }
+                out.push(b'\n');
             }
             None => put(out, format_args!("-\tsegment\t{file}\tunreadable\n")),
         }

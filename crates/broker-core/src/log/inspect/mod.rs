@@ -441,8 +441,10 @@ impl<'a, S: Storage> Inspector<'a, S> {
                     .map_or(0, |len| usize::try_from(len).unwrap_or(0))
             ];
             let read = file.read_at(0, &mut bytes).unwrap_or(0);
-            let decoded = SegmentIndex::decode(bytes.get(..read).unwrap_or_default(), seen.name);
-            if decoded.is_none_or(|(_, end)| end != seen.end) {
+            let bytes = bytes.get(..read).unwrap_or_default();
+            let decoded = SegmentIndex::decode(bytes, seen.name, header.marker);
+            // An early one, of a leader that was killed, is as good as none.
+            if decoded.is_none_or(|(_, end)| end > seen.end) {
                 self.findings.push(Finding {
                     class: FindingClass::Footer,
                     place: Place::of_file(name, 0, header.base, DamagePart::Footer),

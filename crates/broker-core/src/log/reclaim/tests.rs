@@ -217,11 +217,7 @@ fn reclaim<S: Storage>(log: &Log<S>, kept: &Kept, reclaimer: &mut Reclaimer) -> 
 
 fn segment_files(disk: &MemoryStorage) -> Vec<String> {
     let mut files = disk.list().unwrap();
-    files.retain(|file| {
-        !std::path::Path::new(file)
-            .extension()
-            .is_some_and(|it| it == "idx")
-    });
+    files.retain(|file| SegmentName::parse_footer(file).is_none());
     files
 }
 

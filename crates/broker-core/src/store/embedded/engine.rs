@@ -57,6 +57,8 @@ const FOLLOW_BYTES: u64 = 64 << 20;
 const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// Who wakes more than so many with a batch keeps their sockets' thread busy.
 const CROWD: usize = 8;
+/// State records that are worth a checkpoint: going through them takes the next leader some ten milliseconds.
+const CHECKPOINT_RECORDS: u64 = 25_000;
 /// Log that the next leader reads within a millisecond or two.
 const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
@@ -95,6 +97,10 @@ pub struct Engine<S: Storage> {
     checkpoint: Option<Checkpoint>,
     /// Size of the last checkpoint, and where it began.
     last_checkpoint: (u64, LogPosition),
+    /// State records behind the beginning of the last checkpoint, which the next leader goes through one by one.
+    records: u64,
+    /// How many a checkpoint has.
+    records_in_all: u64,
     /// Rooms whose newest message lies at or behind this place are named in the active segment.
     mentioned_from: LogPosition,
     /// State records that go with the next batch and need none of their own.
@@ -140,6 +146,8 @@ pub(super) struct EngineParts<S: Storage> {
     pub(super) pending: Vec<Vec<u8>>,
     /// Whether what was replayed lay in many segments.
     pub(super) scattered: bool,
+    /// State records that were replayed.
+    pub(super) records: u64,
     pub(super) sealed: Vec<Arc<Segment>>,
     pub(super) term: u64,
     pub(super) markers: Chance,
@@ -166,6 +174,8 @@ impl<S: Storage> Engine<S> {
             scattered: parts.scattered,
             checkpoint: None,
             last_checkpoint: (0, begin),
+            records: parts.records,
+            records_in_all: 0,
             mentioned_from: parts.mentioned_from,
             pending: parts.pending,
             backlog: std::collections::VecDeque::new(),
@@ -367,9 +377,15 @@ impl<S: Storage> Engine<S> {
     fn begin_checkpoint_if_due(&mut self) {
         let (size, begin) = self.last_checkpoint;
         let due = self.checkpoint_bytes_min.max(4 * size);
-        let much = self.writer.end().since(begin) >= due;
+        // As many as a checkpoint has cost the next leader as much as the checkpoint itself.
+        let many = self.records >= CHECKPOINT_RECORDS.max(self.records_in_all);
+        let much = self.writer.end().since(begin) >= due || many;
         if self.checkpoint.is_none() && !self.writer.has_failed() && (much || self.scattered) {
             self.scattered = false;
+            let rooms = read(&self.shared.rooms).len();
+            let others = self.sequencer.producers.len() + self.sequencer.cursors.len();
+            self.records_in_all = (rooms + others) as u64;
+            self.records = 0;
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
     }
@@ -437,13 +453,12 @@ impl<S: Storage> Engine<S> {
         if let Some(piece) = piece {
             self.advance_checkpoint(piece);
         }
-        let runs: Vec<BatchRun> = self
+        let (runs, state): (Vec<BatchRun>, Vec<BatchRun>) = self
             .builder
             .runs()
             .iter()
-            .filter(|run| !run.room.is_none())
-            .copied()
-            .collect();
+            .partition(|run| !run.room.is_none());
+        self.records += state.iter().map(|run| u64::from(run.count)).sum::<u64>();
         let mut rooms = write(&self.shared.rooms);
         let before = |room: RoomId| {
             let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
@@ -494,9 +509,12 @@ impl<S: Storage> Engine<S> {
         if piece.is_last
             && let Some(done) = self.checkpoint.take()
         {
-            // What lies before the older of two checkpoints is in both.
-            let (_, before) = self.last_checkpoint;
-            self.shared.space.note_checkpoint(before, done.bytes());
+            // What lies before the older of two complete checkpoints is in both.
+            let older = match self.writer.checkpoint {
+                LogPosition::NONE => LogPosition::START,
+                begin => begin,
+            };
+            self.shared.space.note_checkpoint(older, done.bytes());
             self.shared.keep.nudge();
             self.last_checkpoint = (done.bytes(), done.begin);
             self.writer.checkpoint = done.begin;
@@ -648,6 +666,7 @@ impl<S: Storage> Engine<S> {
             // A footer is only a hint.
             let _ = self.shared.segments.write_footer(&segment);
         }
+        self.shared.write_early(self.writer.is_marked(), true);
     }
 }
 

@@ -106,6 +106,9 @@ impl<S: Storage> EmbeddedStore<S> {
             true,
         );
         segments.note_found_at_start(&found.state.places);
+        if found.early != LogPosition::NONE {
+            segments.note_early(found.early);
+        }
         let mut sealed = Vec::new();
         if !found.segments.is_empty() && !in_place {
             sealed.extend(make_tail_safe(
@@ -153,6 +156,7 @@ impl<S: Storage> EmbeddedStore<S> {
             mentioned_from,
             pending,
             scattered,
+            records: found.state.records,
             sealed,
             term,
             markers: Box::new(markers),

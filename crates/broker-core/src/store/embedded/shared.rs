@@ -16,6 +16,7 @@ use super::space::Space;
 use crate::log::Segments;
 use crate::log::batch::BATCH_ALIGN;
 use crate::log::damage::Damage;
+use crate::log::early;
 use crate::log::find::find_time;
 use crate::log::position::LogPosition;
 use crate::log::reader::{Wanted, read_cached, read_disk, read_tail};
@@ -228,6 +229,19 @@ impl<S: Storage> Shared<S> {
 
     pub(super) fn has_moved(&self) -> bool {
         self.moved.load(Ordering::Acquire)
+    }
+
+    /// Writes an early footer of the active segment where that is worth it, or in any case.
+    pub(super) fn write_early(&self, is_marked: bool, always: bool) {
+        let wanted = early::Wanted {
+            is_vouched: is_marked,
+            always,
+        };
+        // What the index tells and what is shown agree while the rooms are not changed.
+        let rooms = read(&self.rooms);
+        if let Err(error) = self.segments.write_early(self.durable(), wanted, rooms) {
+            tracing::debug!(%error, "cannot write an early footer; the next start reads more");
+        }
     }
 
     /// Answers a read from memory, or prepares what the disk has to be asked.

@@ -12,6 +12,8 @@ use super::engine::Engine;
 use super::inbox::Woken;
 use super::shared::{DiskRead, Shared};
 use crate::clock::Clock;
+use crate::log::early::EARLY_EVERY;
+use crate::log::position::LogPosition;
 use crate::log::storage::Storage;
 use crate::log::{FILL_BYTES, Segment, Spare, make_spare};
 use crate::sync::thread::{self, Builder, JoinHandle};
@@ -31,6 +33,7 @@ struct ReadJob {
 enum HouseJob {
     Spare { name: String, bytes: u64 },
     Footer(Arc<Segment>),
+    Early { is_marked: bool },
 }
 
 /// Spares that were made and wait for the writer.
@@ -80,6 +83,8 @@ struct Writer<S: Storage> {
     house: House,
     made: Made<S>,
     spare_asked: bool,
+    /// Where the log ended when an early footer was asked for last.
+    early_asked: LogPosition,
     /// Still set when work has ended in a panic: then nobody knows what of the batch was done, and nothing more may be.
     at_work: bool,
 }
@@ -98,7 +103,16 @@ impl<S: Storage> Writer<S> {
         self.at_work = false;
         shared.pulse.leave();
         self.order();
+        if shared.durable().since(self.early_asked) >= EARLY_EVERY {
+            self.order_early(shared, false);
+        }
         did
+    }
+
+    /// Asks the housekeeper for an early footer.
+    fn order_early(&mut self, shared: &Shared<S>, is_marked: bool) {
+        self.early_asked = shared.durable();
+        let _ = self.house.jobs.send(HouseJob::Early { is_marked });
     }
 
     /// Asks the housekeeper for what the writer will need.
@@ -116,10 +130,13 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, shared: &Shared<S>) {
         self.engine.close();
         for segment in self.engine.take_sealed() {
             let _ = self.house.jobs.send(HouseJob::Footer(segment));
+        }
+        if self.engine.is_marked() {
+            self.order_early(shared, true);
         }
     }
 }
@@ -222,6 +239,7 @@ impl Threads {
                 house: House { jobs: house, hurry },
                 made,
                 spare_asked: false,
+                early_asked: LogPosition::START,
                 at_work: false,
             }),
             settled: AtomicU64::new(0),
@@ -306,10 +324,11 @@ fn write<S: Storage>(shared: &Arc<Shared<S>>, writing: &Writing<S>) {
                 shared.pulse.enter();
                 writer.engine.idle();
                 shared.pulse.leave();
+                writer.order_early(shared, true);
             }
             Woken::Closing => {
                 shared.pulse.enter();
-                writer.close();
+                writer.close(shared);
                 shared.pulse.leave();
                 return;
             }
@@ -335,6 +354,7 @@ impl<S: Storage> Keeper<S> {
                         tracing::debug!(%error, "cannot write a footer; it is made again when it is needed");
                     }
                 }
+                HouseJob::Early { is_marked } => self.shared.write_early(is_marked, false),
             }
         }
         // A spare that nobody took is of no use to anybody.
