@@ -12,6 +12,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::log::LastLeader;
 use crate::log::batch::BatchRun;
 use crate::log::recovery::{Recovered, recover};
 use crate::log::segment::SegmentId;
@@ -93,7 +94,7 @@ fn put(disk: &MemoryStorage, name: &str, bytes: &[u8]) {
 }
 
 fn recovered(disk: &MemoryStorage) -> Recovered {
-    recover(disk, LOG, &mut |_, _| {}).unwrap()
+    recover(disk, LOG, None, &mut |_, _| {}).unwrap()
 }
 
 /// Everything that a start finds, without the index.
@@ -222,6 +223,37 @@ fn a_footer_is_not_believed_unless_the_segment_vouches_for_it() {
         put(&damaged, &segment.name.footer(), &bytes);
         assert_eq!(compare(&damaged), LogPosition::NONE, "byte {byte}");
     }
+}
+
+#[test]
+fn behind_a_mark_nothing_is_looked_for_only_if_nobody_has_led_since() {
+    let disk = MemoryStorage::new();
+    let mut first = Leader::open(&disk, 1 << 30);
+    first.say("lobby", 500);
+    first.engine.close();
+    let closed = recovered(&disk);
+    let (header, end) = closed.segments[0].clone();
+    let at = header.offset_of(end);
+    let mut mark = [0; 96];
+    let file = disk.open(&header.name.file()).unwrap();
+    file.read_at(at, &mut mark).unwrap();
+    let mut second = Leader::open(&disk, 1 << 30);
+    second.number = 1000;
+    for _ in 0..3 {
+        second.say("hall", 500);
+    }
+    // The disk has dropped the first write of the second leader, which is killed.
+    file.write_at(at, &mark).unwrap();
+    let found = |last_leader| recover(&disk, LOG, last_leader, &mut |_, _| {}).unwrap();
+    assert!(closed.clean && found(None).proven > end && !found(None).state.places.is_empty());
+    let leader = |term, since| Some(LastLeader { term, since });
+    let time = 1_000_000_000;
+    for nobody in [leader(2, 0), leader(1, time + 1), leader(0, 0)] {
+        assert!(found(nobody).proven > end, "{nobody:?} has not closed it");
+    }
+    // It is told wrongly here, which shows that it is believed.
+    let found = found(leader(1, time));
+    assert!(found.clean && found.proven == end);
 }
 
 #[test]
