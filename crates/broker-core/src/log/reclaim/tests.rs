@@ -108,7 +108,7 @@ struct Log<S: Storage> {
 }
 
 fn log<S: Storage>(storage: &Arc<S>) -> Log<S> {
-    let found = recover(&**storage, LOG, &mut |_, _| {}).unwrap();
+    let found = recover(&**storage, LOG, None, &mut |_, _| {}).unwrap();
     let segments = Segments::new(
         Arc::clone(storage),
         found.segments.clone(),

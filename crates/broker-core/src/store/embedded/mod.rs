@@ -93,7 +93,7 @@ impl<S: Storage> EmbeddedStore<S> {
         mut config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
-        let found = recover(&*storage, config.log, progress)?;
+        let found = recover(&*storage, config.log, config.last_leader, progress)?;
         let last = found.last_term.max(config.term_floor);
         let term = last
             .checked_add(u64::from(!planted(Bug::TermNotRaised)))
