@@ -168,8 +168,8 @@ Examples:
   broker room rm lobby          asks for the room's name first
   broker room rm lobby --yes    for scripts
 
-The room's messages, cursors and settings are gone for good. A new message makes it again, from seq 1
-and with another epoch.")]
+The room's messages, cursors and settings are gone for good. A new message makes it again, from
+seq 1 and with another epoch.")]
 pub(crate) struct RoomRmArgs {
     /// The room
     #[arg(value_name = "ROOM")]

@@ -64,6 +64,8 @@ fn more_rooms_than_one_answer_holds() {
             .all(|pair| pair[0]["room"].as_str() < pair[1]["room"].as_str()),
         "each once, in order"
     );
+    let found = place.run(&["rooms", "--json", "--prefix", "bench-"]).ok();
+    assert_eq!(found.json(), rooms, "the same, found");
 }
 
 #[test]

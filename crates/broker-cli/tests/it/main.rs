@@ -6,6 +6,7 @@ mod admin;
 mod arguments;
 mod bench;
 mod demo;
+mod keeping;
 mod listing;
 mod refusals;
 mod send_and_read;

@@ -287,10 +287,12 @@ mod tests {
     #[test]
     fn space_and_cursors_have_the_keys_of_the_documentation() {
         let mut json = Json::new();
-        let mut info = SpaceInfo::default();
-        info.log_bytes = 90;
-        info.bytes_max = Some(100);
-        info.fullness = crate::store::Fullness::of(90, Some(100));
+        let info = SpaceInfo {
+            log_bytes: 90,
+            bytes_max: Some(100),
+            fullness: crate::store::Fullness::of(90, Some(100)),
+            ..SpaceInfo::default()
+        };
         json.object("space", space(&info));
         json.object("cursors", cursors(&CursorsInfo::default()));
         let text = json.finish();

@@ -28,10 +28,6 @@ pub(super) struct Asking {
 
 impl Asking {
     /// What a frame asks for; the frame comes back when it asks for nothing of the kind.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the frame comes back as it is, when the peer has broken the protocol"
-    )]
     pub(super) fn new(frame: Frame) -> Result<Self, Frame> {
         let kind = frame.kind();
         let (correlation, ask) = match frame {
@@ -137,7 +133,7 @@ pub(super) fn frame(
     match result.map_err(|error| (error.code(), error.to_string()))? {
         Answer::Room(room) => Ok(Frame::from(RoomDetails {
             correlation,
-            room: facts(*room),
+            room: Box::new(facts(*room)),
         })),
         Answer::Found(rooms) => Ok(Frame::from(found(correlation, rooms))),
         Answer::Cursors(page) => cursor_list(correlation, page).map(Frame::from),

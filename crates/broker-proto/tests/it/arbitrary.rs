@@ -544,8 +544,10 @@ fn room_requests() -> impl Strategy<Value = Frame> {
             epoch
         }
         .into()),
-        (any::<u32>(), facts())
-            .prop_map(|(correlation, room)| RoomDetails { correlation, room }.into()),
+        (any::<u32>(), facts()).prop_map(|(correlation, room)| {
+            let room = Box::new(room);
+            RoomDetails { correlation, room }.into()
+        }),
         (any::<u32>(), vec(facts(), 0..5), option::of(".{0,30}")).prop_map(
             |(correlation, rooms, next)| RoomsFound {
                 correlation,

@@ -385,7 +385,7 @@ fn facts() -> RoomFacts {
 pub(crate) fn room_details() -> RoomDetails {
     RoomDetails {
         correlation: 11,
-        room: facts(),
+        room: Box::new(facts()),
     }
 }
 

@@ -209,7 +209,7 @@ fn an_ack_writer_is_used_again() {
 fn full_answers_fit_into_a_frame() {
     let long = |n: usize| format!("{n:0128}");
     let mut found = examples::rooms_found();
-    let mut room = examples::room_details().room;
+    let mut room = *examples::room_details().room;
     room.created_by = Some(broker_proto::SenderName::parse(&"x".repeat(64)).unwrap());
     room.settings = vec![0; broker_proto::settings::SETTINGS_BYTES_MAX].into();
     found.rooms = (0..limits::ROOM_LIST_MAX)
@@ -291,4 +291,9 @@ fn a_decoder_knows_its_last_rooms_again() {
         std::ptr::eq(first.as_str(), again.as_str()),
         "the second name is the first one, not a copy"
     );
+}
+
+#[test]
+fn frames_are_small_because_they_are_moved_often() {
+    assert!(size_of::<Frame>() <= 128, "{} bytes", size_of::<Frame>());
 }

@@ -241,7 +241,7 @@ impl Room {
         frame: &(dyn Fn(u32) -> Frame + Sync),
     ) -> Result<RoomState> {
         match self.client().ask(what.clone(), repeatable, frame).await? {
-            Frame::RoomDetails(details) => state(&what, details.room),
+            Frame::RoomDetails(details) => state(&what, *details.room),
             other => Err(unexpected(&what, &other)),
         }
     }

@@ -38,7 +38,7 @@ fn facts(name: &str) -> RoomFacts {
 }
 
 async fn details(peer: &mut Peer, correlation: u32) {
-    let room = facts("ops");
+    let room = Box::new(facts("ops"));
     peer.send(RoomDetails { correlation, room }).await;
 }
 
