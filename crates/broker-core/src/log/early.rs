@@ -136,3 +136,6 @@ pub(super) fn read_early<S: Storage, F: StorageFile>(
     let is_vouched = head.is_some_and(|head| head.durable_upto >= upto);
     (is_vouched || planted(Bug::FooterBeyondProven)).then_some((index, upto))
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub(crate) mod window;
 mod writer;
 
 pub use error::RecoveryError;
-pub use recovery::FEATURE_LEVEL;
+pub use recovery::{FEATURE_LEVEL, LastLeader};
 
 pub(crate) use builder::BatchBuilder;
 pub(crate) use bytes::Fields;

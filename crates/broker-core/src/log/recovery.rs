@@ -79,6 +79,26 @@ pub(crate) struct Recovered {
 /// Told how far the replay is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
+/// The leader before, as far as something else than the log knows: what it wrote there last, if that is a close mark.
+///
+/// Nothing is written behind a close mark but by a later leader, and a later leader is known by its term. So a close mark of this
+/// one needs no look at what lies behind it, where otherwise a write over the mark could have been dropped by the disk: only what
+/// was written after that one would tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastLeader {
+    /// Its term: nobody has led under a higher one and written anything.
+    pub term: u64,
+    /// It has led since then: wall clock, microseconds since 1970 UTC.
+    pub since: i64,
+}
+
+impl LastLeader {
+    /// Whether it is this leader that closed the log with this mark.
+    fn has_closed(self, mark: &BatchHead) -> bool {
+        mark.kind == BatchKind::CloseMark && mark.term == self.term && mark.time >= self.since
+    }
+}
+
 /// Reads the log of a store; changes nothing but that files are deleted that hold nothing, and, when all has been read,
 /// those that another file stands for.
 ///
@@ -87,6 +107,7 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 pub(crate) fn recover<S: Storage>(
     storage: &S,
     store: StoreId,
+    last_leader: Option<LastLeader>,
     progress: Progress<'_>,
 ) -> Result<Recovered, RecoveryError> {
     let catalog = Catalog::read(storage, store)?;
@@ -104,7 +125,7 @@ pub(crate) fn recover<S: Storage>(
     )?;
     let early = read_early(storage, &mut window);
     let known = early.as_ref().map_or(last.base, |(_, upto)| *upto);
-    let mut ends = in_file(&last, find_end(&mut window, known))?;
+    let mut ends = in_file(&last, find_end(&mut window, known, last_leader))?;
     // Only when all that came after it are gone.
     ends.proven = ends.proven.max(last.packed_end().unwrap_or_default());
     let checkpoint = ends
@@ -208,6 +229,7 @@ impl Ends {
 pub(crate) fn find_end<F: StorageFile>(
     window: &mut Window<F>,
     from: LogPosition,
+    last_leader: Option<LastLeader>,
 ) -> io::Result<Ends> {
     let mut ends = Ends {
         proven: from,
@@ -225,6 +247,9 @@ pub(crate) fn find_end<F: StorageFile>(
         ends.take(&head);
         at = head.end();
         window.skim(&head);
+        if last_leader.is_some_and(|leader| leader.has_closed(&head)) {
+            return Ok(ends);
+        }
         if head.kind.is_mark() {
             // Usually nothing follows. But if the disk has dropped the write that took the mark's
             // place, those after it tell.

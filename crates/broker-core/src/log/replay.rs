@@ -39,6 +39,8 @@ pub(crate) struct Replay {
     pub(crate) cursors: Cursors,
     /// What is set of the store.
     pub(crate) settings: Versioned<StoreSettings>,
+    /// Who made the room that was told of last.
+    maker: Option<SenderName>,
     /// Records and batches that could not be read: rises whenever something is missing.
     damaged: u64,
     /// Where they are; a place may be told more than once.
@@ -282,9 +284,6 @@ impl Replay {
 
     fn room(&mut self, record: &RoomStateRecord<'_>) -> bool {
         let id = RoomId::new(record.room);
-        let Ok(name) = RoomName::parse_reserved(record.name) else {
-            return false;
-        };
         if self.rooms.is_removed(id) {
             // What was written before it was removed, behind the beginning of a checkpoint that knows more.
             return true;
@@ -296,9 +295,13 @@ impl Replay {
             self.know_room(RoomId::new(before));
         }
         // Most records tell of a room that is known; looking for its name would be most of the work.
-        if self.rooms.get(id).is_none_or(|slot| slot.name != name) {
-            self.free_name(id, &name);
-            self.rooms.name(id, &name, epoch);
+        let is_known = self.rooms.get(id).is_some() && self.rooms.name(id) == record.name;
+        if !is_known {
+            if RoomName::parse_reserved(record.name).is_err() {
+                return false;
+            }
+            self.free_name(id, record.name);
+            self.rooms.give_name(id, record.name, epoch);
         }
         if self.rooms.get(id).is_none() {
             let slot = RoomSlot {
@@ -308,10 +311,10 @@ impl Replay {
                 last_at: record.last_at,
                 bytes: record.bytes,
                 created: Micros::new(record.created),
-                created_by: SenderName::parse(record.created_by).ok(),
-                ..RoomSlot::new(name, epoch)
+                ..RoomSlot::new(epoch)
             };
-            if !self.rooms.insert(id, slot) {
+            let maker = self.maker(record.created_by);
+            if !self.rooms.insert(id, record.name, maker.as_ref(), slot) {
                 // Another room has taken the name meanwhile.
                 self.know_room(id);
             }
@@ -342,10 +345,18 @@ impl Replay {
 
     /// A name that a room with a higher number has was given up by the one with the lower: that one was removed, and the record
     /// that says so lies further on.
-    fn free_name(&mut self, id: RoomId, name: &RoomName) {
+    fn free_name(&mut self, id: RoomId, name: &str) {
         if let Some(holder) = self.rooms.id(name).filter(|holder| *holder < id) {
             self.forget_room(holder);
         }
+    }
+
+    /// Who made a room: mostly the same as the one before it.
+    fn maker(&mut self, name: &str) -> Option<SenderName> {
+        if self.maker.as_ref().is_none_or(|last| last.as_str() != name) {
+            self.maker = SenderName::parse(name).ok();
+        }
+        self.maker.clone()
     }
 
     fn forget_room(&mut self, id: RoomId) {

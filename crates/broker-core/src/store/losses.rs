@@ -125,9 +125,11 @@ mod tests {
         let id = RoomId::new(1);
         assert!(rooms.insert(
             id,
+            "ops",
+            None,
             RoomSlot {
                 head: Seq::new(100),
-                ..RoomSlot::new(RoomName::parse("ops").unwrap(), Epoch::new(20))
+                ..RoomSlot::new(Epoch::new(20))
             }
         ));
         let (epoch, fork) = (Epoch::new(10), Seq::new(60));
@@ -193,7 +195,7 @@ mod tests {
         // A room that this leader has made was there before to nobody.
         let mut fresh = RoomTable::default();
         fresh.begin_term();
-        assert!(fresh.insert(id, table().get(id).unwrap().clone()));
+        assert!(fresh.insert(id, "ops", None, table().get(id).unwrap().clone()));
         assert_eq!(said_in(&fresh, NOW, claim(100)), None);
         assert!(said_in(&fresh, before, claim(1)).is_some());
     }

@@ -163,7 +163,10 @@ impl Inner {
     ) -> Result<Answer, StoreError> {
         let answer = match ask {
             Ask::Room(name) => self.room(name)?,
-            Ask::Find(wanted) => Answer::Found(self.rooms.search(wanted)),
+            Ask::Find(wanted) => {
+                while !self.rooms.sort_some() {}
+                Answer::Found(self.rooms.search(wanted))
+            }
             Ask::Store => Answer::Store(StoreState {
                 version: self.sequencer.settings.version,
                 settings: self.sequencer.settings.settings,
@@ -408,7 +411,11 @@ impl Store for MemoryStore {
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {
-        let page = lock(&self.inner).rooms.page(after, limit as usize);
+        let page = {
+            let inner = lock(&self.inner);
+            while !inner.rooms.sort_some() {}
+            inner.rooms.page(after, limit as usize)
+        };
         to.post(Notice::Rooms {
             tag,
             result: Ok(page),

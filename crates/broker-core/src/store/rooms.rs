@@ -1,23 +1,34 @@
 //! What is kept in memory of every room: where its history begins and ends, not what is in it.
 //!
-//! A slot is a few dozen bytes plus the name, whatever the room's history holds. Rooms are numbered
-//! from 1 in the order of their making, so that a number finds its slot without a look-up.
+//! A slot is 64 bytes, whatever the room's history holds; the name is kept once beside it, and what is set of a room only where
+//! something is. Rooms are numbered from 1 in the order of their making, so that a number finds its slot without a look-up.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap};
+mod names;
+mod order;
+
+use std::collections::HashMap;
 
 use broker_proto::{
     Epoch, Micros, RoomId, RoomName, RoomSettings, SenderName, Seq, SkipRange, SkipReason, StartAt,
     StartView,
 };
 
+use self::names::{ByName, NameRef, Names};
+use self::order::Order;
 use super::{FindRooms, FoundRooms, RoomInfo, RoomState, RoomsPage, StoreError};
+use crate::sync::{Mutex, lock};
 
 /// A store refuses to make more rooms than this, over all time: numbers are not given twice.
 pub(crate) const ROOMS_MAX: usize = 16_000_000;
 
 /// Rooms that one search looks at, at most.
 const LOOKED_AT_MAX: usize = 10_000;
+
+/// Slots lie together in chunks of so many: a vector that grows as a whole would be copied, and twice as large.
+const CHUNK: usize = 1024;
+
+/// Runs of rooms that are sorted before others are let in: some milliseconds.
+const RUNS_AT_ONCE: usize = 4;
 
 /// The latest time of a room without a message: before all others, also those of a clock that is
 /// set to before 1970.
@@ -26,11 +37,9 @@ pub(crate) const NO_TIME: Micros = Micros::new(i64::MIN);
 /// Rooms whose names are lost are called by their numbers.
 const NAMELESS: &str = "$lost-";
 
-/// One room.
+/// One room, but for its name.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomSlot {
-    /// Its name.
-    pub(crate) name: RoomName,
     /// The identity of its history.
     pub(crate) epoch: Epoch,
     /// The oldest seq that is kept.
@@ -45,15 +54,12 @@ pub(crate) struct RoomSlot {
     pub(crate) bytes: u64,
     /// When it was made.
     pub(crate) created: Micros,
-    /// By whom, if that is known.
-    pub(crate) created_by: Option<SenderName>,
 }
 
 impl RoomSlot {
     /// A room that is being made.
-    pub(crate) fn new(name: RoomName, epoch: Epoch) -> Self {
+    pub(crate) fn new(epoch: Epoch) -> Self {
         Self {
-            name,
             epoch,
             first: Seq::FIRST,
             head: Seq::NONE,
@@ -61,7 +67,6 @@ impl RoomSlot {
             last_at: 0,
             bytes: 0,
             created: Micros::new(0),
-            created_by: None,
         }
     }
 
@@ -76,10 +81,21 @@ impl RoomSlot {
     }
 }
 
+/// A slot, what it is called, and who made it.
+#[derive(Debug)]
+struct Kept {
+    slot: RoomSlot,
+    name: NameRef,
+    /// One more than the place in the list of those who made rooms; 0 when it is not known.
+    created_by: u32,
+}
+
+const _: () = assert!(size_of::<Kept>() <= 64);
+
 /// In place of the epoch of a removed room; none is drawn like this.
 const REMOVED: Epoch = Epoch::new(0);
 
-/// What was set of a room, and how often.
+/// What was set, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Versioned<T> {
     pub(crate) version: u64,
@@ -105,14 +121,42 @@ pub(crate) struct Parent {
 /// All rooms.
 #[derive(Debug, Default)]
 pub(crate) struct RoomTable {
-    slots: Vec<RoomSlot>,
-    by_name: HashMap<RoomName, RoomId>,
+    chunks: Vec<Vec<Kept>>,
+    numbers: usize,
+    names: Names,
+    by_name: ByName,
+    makers: Makers,
     parents: HashMap<RoomId, Parent>,
     settings: HashMap<RoomId, Box<Versioned<RoomSettings>>>,
     removed: usize,
     totals: Totals,
     /// The heads with which this leader began; `None` where nothing outlives a leader.
     began: Option<Vec<Seq>>,
+    order: Mutex<Order>,
+}
+
+/// Those who made rooms; a few make very many.
+#[derive(Debug, Default)]
+struct Makers {
+    list: Vec<SenderName>,
+    places: HashMap<SenderName, u32>,
+}
+
+impl Makers {
+    fn number(&mut self, maker: Option<&SenderName>) -> u32 {
+        let Some(maker) = maker else { return 0 };
+        if let Some(number) = self.places.get(maker) {
+            return *number;
+        }
+        self.list.push(maker.clone());
+        let number = u32::try_from(self.list.len()).unwrap_or(0);
+        self.places.insert(maker.clone(), number);
+        number
+    }
+
+    fn get(&self, number: u32) -> Option<&SenderName> {
+        self.list.get((number as usize).checked_sub(1)?)
+    }
 }
 
 /// Where a read begins.
@@ -129,12 +173,12 @@ pub(crate) enum Begin {
 impl RoomTable {
     /// How many numbers are given out, to rooms that were removed since too.
     pub(crate) fn numbers(&self) -> usize {
-        self.slots.len()
+        self.numbers
     }
 
     /// How many rooms there are.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.removed
+        self.numbers - self.removed
     }
 
     /// What they have together.
@@ -142,42 +186,84 @@ impl RoomTable {
         self.totals
     }
 
-    pub(crate) fn id(&self, name: &RoomName) -> Option<RoomId> {
-        self.by_name.get(name).copied()
+    pub(crate) fn id(&self, name: &str) -> Option<RoomId> {
+        self.by_name
+            .get(name, |id| name_in(&self.chunks, &self.names, id))
+    }
+
+    fn kept(&self, id: RoomId) -> Option<&Kept> {
+        kept_in(&self.chunks, id)
+    }
+
+    fn kept_mut(&mut self, id: RoomId) -> Option<&mut Kept> {
+        let at = index(id)?;
+        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+    }
+
+    fn push(&mut self, kept: Kept) {
+        if self.numbers.is_multiple_of(CHUNK) {
+            // A store of a few rooms does not need much.
+            let capacity = if self.numbers == 0 { 0 } else { CHUNK };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.push(kept);
+            self.numbers += 1;
+        }
     }
 
     pub(crate) fn get(&self, id: RoomId) -> Option<&RoomSlot> {
-        self.slots.get(index(id)?).filter(|slot| !slot.is_removed())
+        let slot = &self.kept(id)?.slot;
+        (!slot.is_removed()).then_some(slot)
     }
 
     pub(crate) fn get_mut(&mut self, id: RoomId) -> Option<&mut RoomSlot> {
-        self.slots
-            .get_mut(index(id)?)
-            .filter(|slot| !slot.is_removed())
+        let slot = &mut self.kept_mut(id)?.slot;
+        (!slot.is_removed()).then_some(slot)
     }
 
     pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut RoomSlot> {
-        self.slots.iter_mut().filter(|slot| !slot.is_removed())
+        let all = self.chunks.iter_mut().flatten().map(|kept| &mut kept.slot);
+        all.filter(|slot| !slot.is_removed())
+    }
+
+    /// What a room is called; also one that was removed, for as long as its name is needed.
+    pub(crate) fn name(&self, id: RoomId) -> &str {
+        name_in(&self.chunks, &self.names, id)
+    }
+
+    /// What a room is called.
+    pub(crate) fn room_name(&self, id: RoomId) -> Option<RoomName> {
+        self.get(id)?;
+        RoomName::parse_reserved(self.name(id)).ok()
+    }
+
+    /// Who made a room.
+    pub(crate) fn maker(&self, id: RoomId) -> Option<&SenderName> {
+        self.makers.get(self.kept(id)?.created_by)
     }
 
     /// Whether the room of this number was removed.
     pub(crate) fn is_removed(&self, id: RoomId) -> bool {
-        let slot = index(id).and_then(|at| self.slots.get(at));
-        slot.is_some_and(RoomSlot::is_removed)
+        self.kept(id).is_some_and(|kept| kept.slot.is_removed())
     }
 
-    pub(crate) fn find(&self, name: &RoomName) -> Option<(RoomId, &RoomSlot)> {
+    pub(crate) fn find(&self, name: &str) -> Option<(RoomId, &RoomSlot)> {
         let id = self.id(name)?;
         Some((id, self.get(id)?))
     }
 
     /// Remembers the heads as they are: what an earlier leader has acknowledged lies below them.
     pub(crate) fn begin_term(&mut self) {
-        self.began = Some(self.slots.iter().map(|slot| slot.head).collect());
+        let all = || self.chunks.iter().flatten().map(|kept| &kept.slot);
+        let mut began = Vec::with_capacity(self.numbers);
+        began.extend(all().map(|slot| slot.head));
+        let live = || all().filter(|slot| !slot.is_removed());
         self.totals = Totals {
-            messages: self.iter().map(|(_, slot)| slot.messages()).sum(),
-            bytes: self.iter().map(|(_, slot)| slot.bytes).sum(),
+            messages: live().map(RoomSlot::messages).sum(),
+            bytes: live().map(|slot| slot.bytes).sum(),
         };
+        self.began = Some(began);
     }
 
     /// The head with which this leader began; the present one where nobody led before.
@@ -210,20 +296,22 @@ impl RoomTable {
     }
 
     /// Every room with its number, in the order of making.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
         (1..)
             .map(RoomId::new)
-            .zip(&self.slots)
+            .zip(self.chunks.iter().flatten().map(|kept| &kept.slot))
             .filter(|(_, slot)| !slot.is_removed())
     }
 
     /// Notes that a room has grown.
     pub(crate) fn grow(&mut self, id: RoomId, head: Seq, last_time: Micros, at: u64) {
-        if let Some(slot) = self.slots.get_mut(index(id).unwrap_or(usize::MAX)) {
-            self.totals.messages += head.get().saturating_sub(slot.head.get());
+        if let Some(slot) = self.get_mut(id) {
+            let more = head.get().saturating_sub(slot.head.get());
             slot.head = head;
             slot.last_time = last_time;
             slot.last_at = at;
+            self.totals.messages += more;
         }
     }
 
@@ -251,24 +339,26 @@ impl RoomTable {
     /// Removes a room. Its number stays its own, its name is free.
     pub(crate) fn remove(&mut self, id: RoomId) {
         let Some(slot) = self.get_mut(id) else { return };
-        let name = std::mem::replace(&mut slot.name, nameless(id));
         let gone = (slot.messages(), slot.bytes);
-        *slot = RoomSlot::new(slot.name.clone(), REMOVED);
+        *slot = RoomSlot::new(REMOVED);
         self.totals.messages = self.totals.messages.saturating_sub(gone.0);
         self.totals.bytes = self.totals.bytes.saturating_sub(gone.1);
         self.removed += 1;
-        if self.by_name.get(&name) == Some(&id) {
-            self.by_name.remove(&name);
-        }
+        let name_of = |id| name_in(&self.chunks, &self.names, id);
+        self.by_name.remove(name_of(id), id, name_of);
         self.parents.remove(&id);
         self.settings.remove(&id);
     }
 
     /// Gives out the next number to a room that was removed already: a checkpoint tells of it.
     pub(crate) fn insert_removed(&mut self, id: RoomId) -> bool {
-        let is_next = index(id) == Some(self.slots.len());
-        if is_next {
-            self.slots.push(RoomSlot::new(nameless(id), REMOVED));
+        let is_next = index(id) == Some(self.numbers);
+        if is_next && let Some(name) = self.names.add("") {
+            self.push(Kept {
+                slot: RoomSlot::new(REMOVED),
+                name,
+                created_by: 0,
+            });
             self.removed += 1;
         }
         is_next
@@ -297,10 +387,10 @@ impl RoomTable {
         let slot = self.get(id)?;
         let set = self.settings(id);
         Some(RoomState {
-            info: info(slot),
+            info: self.info(id)?,
             bytes: slot.bytes,
             created: slot.created,
-            created_by: slot.created_by.clone(),
+            created_by: self.maker(id).cloned(),
             version: set.map_or(0, |set| set.version),
             settings: set.map(|set| set.settings.clone()).unwrap_or_default(),
         })
@@ -308,25 +398,38 @@ impl RoomTable {
 
     /// The rooms after a name, in the order of names, that are wanted. It looks at so many rooms only.
     pub(crate) fn search(&self, wanted: &FindRooms) -> FoundRooms {
-        let from = wanted.after.as_str().max(wanted.prefix.as_str());
-        let includes_from = from > wanted.after.as_str();
+        let is_before = |name: &str| name < &*wanted.prefix || name <= &*wanted.after;
         let mut found = FoundRooms::default();
         let limit = wanted.limit.max(1) as usize;
-        let mut looked_at = 0;
-        for (id, slot) in self.in_order(from, includes_from) {
-            if !slot.name.as_str().starts_with(&wanted.prefix) {
+        let order = lock(&self.order);
+        let name_of = |id| self.name(id);
+        let in_order = order.walk(is_before, &name_of);
+        for (looked_at, id) in (1..).zip(in_order.filter(|id| self.is_shown(*id))) {
+            let name = self.name(id);
+            if !name.starts_with(&wanted.prefix) {
                 return found;
             }
-            looked_at += 1;
             if self.has_labels(id, &wanted.labels) {
                 found.rooms.extend(self.state(id));
             }
             if found.rooms.len() >= limit || looked_at >= LOOKED_AT_MAX {
-                found.next = Some(slot.name.to_string());
+                found.next = Some(name.to_owned());
                 return found;
             }
         }
         found
+    }
+
+    /// Whether listings show a room: it holds a message, or did.
+    fn is_shown(&self, id: RoomId) -> bool {
+        self.get(id).is_some_and(|slot| slot.head >= Seq::FIRST)
+    }
+
+    /// Puts some more rooms into order; says whether all are. To be called until it says so before rooms are listed, so that
+    /// nobody else has to wait for all of it.
+    pub(crate) fn sort_some(&self) -> bool {
+        let name_of = |id| self.name(id);
+        lock(&self.order).sort_some(self.numbers, RUNS_AT_ONCE, &name_of)
     }
 
     fn has_labels(&self, id: RoomId, labels: &[(String, Option<String>)]) -> bool {
@@ -337,31 +440,9 @@ impl RoomTable {
         })
     }
 
-    /// The rooms that hold a message, or did, from a name on.
-    fn in_order(
-        &self,
-        from: &str,
-        includes_from: bool,
-    ) -> impl Iterator<Item = (RoomId, &RoomSlot)> {
-        let mut after = from.to_owned();
-        let mut includes = includes_from;
-        let mut page = Vec::new().into_iter();
-        std::iter::from_fn(move || {
-            loop {
-                if let Some(id) = page.next() {
-                    return Some((id, self.get(id)?));
-                }
-                let (ids, _) = self.smallest(&after, includes, LOOKED_AT_MAX);
-                after.clone_from(&self.get(*ids.last()?)?.name.to_string());
-                includes = false;
-                page = ids.into_iter();
-            }
-        })
-    }
-
     /// The number that the next new room gets, when `ahead` others are about to be made.
     pub(crate) fn next_id(&self, ahead: usize) -> Option<RoomId> {
-        let next = self.slots.len() + ahead;
+        let next = self.numbers + ahead;
         if next >= ROOMS_MAX {
             return None;
         }
@@ -370,16 +451,30 @@ impl RoomTable {
 
     /// Adds a room under the next number, or at `id` when a log is replayed; a number that leaves a
     /// hole or is taken by another name is refused.
-    pub(crate) fn insert(&mut self, id: RoomId, slot: RoomSlot) -> bool {
-        if index(id) != Some(self.slots.len()) {
+    pub(crate) fn insert(
+        &mut self,
+        id: RoomId,
+        name: &str,
+        made_by: Option<&SenderName>,
+        slot: RoomSlot,
+    ) -> bool {
+        if index(id) != Some(self.numbers) {
             return false;
         }
         // Names are looked up once: with very many rooms that is most of the work of a start.
-        let Entry::Vacant(place) = self.by_name.entry(slot.name.clone()) else {
+        let name_of = |id| name_in(&self.chunks, &self.names, id);
+        if !self.by_name.insert(name, id, name_of) {
+            return false;
+        }
+        let Some(name) = self.names.add(name) else {
             return false;
         };
-        place.insert(id);
-        self.slots.push(slot);
+        let created_by = self.makers.number(made_by);
+        self.push(Kept {
+            slot,
+            name,
+            created_by,
+        });
         true
     }
 
@@ -390,59 +485,64 @@ impl RoomTable {
         let Some(last) = index(id).filter(|last| *last < ROOMS_MAX) else {
             return false;
         };
-        while self.slots.len() <= last {
-            let number = self.slots.len() as u64 + 1;
+        while self.numbers <= last {
+            let number = self.numbers as u64 + 1;
             let Ok(id) = u32::try_from(number).map(RoomId::new) else {
                 return false;
             };
-            let name = nameless(id);
-            self.by_name.insert(name.clone(), id);
-            // The same at every start, and never drawn by chance.
-            let epoch = Epoch::new(u64::MAX - number);
-            self.slots.push(RoomSlot::new(name, epoch));
+            // The broker's own kind of name: nobody can publish there. The epoch is the same at every start, and never
+            // drawn by chance.
+            let slot = RoomSlot::new(Epoch::new(u64::MAX - number));
+            if !self.insert(id, &format!("{NAMELESS}{id}"), None, slot) {
+                return false;
+            }
         }
         true
     }
 
     /// Gives a room of [`Self::add_nameless`] its name and epoch, found later; changes no other.
-    pub(crate) fn name(&mut self, id: RoomId, name: &RoomName, epoch: Epoch) {
-        let Some(slot) = index(id).and_then(|at| self.slots.get_mut(at)) else {
+    pub(crate) fn give_name(&mut self, id: RoomId, name: &str, epoch: Epoch) {
+        if self.get(id).is_none() || !is_nameless(self.name(id)) || self.id(name).is_some() {
+            return;
+        }
+        let Some(new) = self.names.add(name) else {
             return;
         };
-        if slot.name.as_str().starts_with(NAMELESS) && !self.by_name.contains_key(name) {
-            self.by_name.remove(&slot.name);
-            self.by_name.insert(name.clone(), id);
-            slot.name = name.clone();
-            slot.epoch = epoch;
+        let name_of = |id| name_in(&self.chunks, &self.names, id);
+        self.by_name.remove(name_of(id), id, name_of);
+        if let Some(kept) = self.kept_mut(id) {
+            kept.name = new;
+            kept.slot.epoch = epoch;
         }
+        let name_of = |id| name_in(&self.chunks, &self.names, id);
+        self.by_name.insert(name, id, name_of);
+        // What was sorted was sorted by another name.
+        *lock(&self.order) = Order::default();
     }
 
     /// The rooms after a name, in the order of names.
     pub(crate) fn page(&self, after: &str, limit: usize) -> RoomsPage {
-        let (ids, more) = self.smallest(after, false, limit);
-        let rooms = ids.iter().filter_map(|id| self.get(*id)).map(info);
+        let order = lock(&self.order);
+        let name_of = |id| self.name(id);
+        let in_order = order.walk(|name| name <= after, &name_of);
+        let mut shown = in_order.filter(|id| self.is_shown(*id));
+        let rooms = shown.by_ref().take(limit).filter_map(|id| self.info(id));
         RoomsPage {
             rooms: rooms.collect(),
-            more,
+            more: shown.next().is_some(),
         }
     }
 
-    fn smallest(&self, from: &str, includes_from: bool, limit: usize) -> (Vec<RoomId>, bool) {
-        // A heap of the smallest names so far: one pass, and no memory beyond the page.
-        let mut smallest: BinaryHeap<(&str, RoomId)> = BinaryHeap::with_capacity(limit + 2);
-        for (id, slot) in self.iter() {
-            let name = slot.name.as_str();
-            let is_wanted = name > from || (includes_from && name == from);
-            if is_wanted && slot.head >= Seq::FIRST {
-                smallest.push((name, id));
-                if smallest.len() > limit + 1 {
-                    smallest.pop();
-                }
-            }
-        }
-        let more = smallest.len() > limit;
-        let ids = smallest.into_sorted_vec().into_iter().map(|(_, id)| id);
-        (ids.take(limit).collect(), more)
+    /// What others may know of a room.
+    pub(crate) fn info(&self, id: RoomId) -> Option<RoomInfo> {
+        let slot = self.get(id)?;
+        Some(RoomInfo {
+            name: self.room_name(id)?,
+            epoch: slot.epoch,
+            first: slot.first,
+            head: slot.head,
+            last_time: slot.last_time,
+        })
     }
 
     /// Finds out where a read of this room begins.
@@ -467,7 +567,7 @@ impl RoomTable {
                 });
                 if !known && !forked {
                     return Err(StoreError::LostSuffix {
-                        room: slot.name.clone(),
+                        room: self.room_name(id).ok_or(StoreError::Closed)?,
                         expected_epoch: position.epoch,
                         expected: before(position.seq),
                         epoch: slot.epoch,
@@ -484,7 +584,7 @@ impl RoomTable {
         };
         if seq > end {
             return Err(StoreError::BadPosition {
-                room: slot.name.clone(),
+                room: self.room_name(id).ok_or(StoreError::Closed)?,
                 asked: seq,
                 head: slot.head,
             });
@@ -500,32 +600,24 @@ impl RoomTable {
     }
 }
 
-/// The broker's own kind of name: nobody can publish there.
-fn nameless(id: RoomId) -> RoomName {
-    let name = format!("{NAMELESS}{id}");
-    RoomName::parse_reserved(&name).unwrap_or_else(|_| unreachable!("digits may stand in a name"))
+/// Whether a room is called by its number, because its name is lost.
+pub(crate) fn is_nameless(name: &str) -> bool {
+    name.starts_with(NAMELESS)
 }
 
-/// Whether a room is called by its number, because its name is lost.
-pub(crate) fn is_nameless(name: &RoomName) -> bool {
-    name.as_str().starts_with(NAMELESS)
+fn kept_in(chunks: &[Vec<Kept>], id: RoomId) -> Option<&Kept> {
+    let at = index(id)?;
+    chunks.get(at / CHUNK)?.get(at % CHUNK)
+}
+
+fn name_in<'a>(chunks: &[Vec<Kept>], names: &'a Names, id: RoomId) -> &'a str {
+    kept_in(chunks, id).map_or("", |kept| names.get(kept.name))
 }
 
 /// A new epoch out of 64 random bits: 53 of them, so that it is the same number in JSON, where many
 /// programs know no larger integers.
 pub(crate) fn draw_epoch(bits: u64) -> Epoch {
     Epoch::new((bits >> 11).max(1))
-}
-
-/// What others may know of a room.
-pub(crate) fn info(slot: &RoomSlot) -> RoomInfo {
-    RoomInfo {
-        name: slot.name.clone(),
-        epoch: slot.epoch,
-        first: slot.first,
-        head: slot.head,
-        last_time: slot.last_time,
-    }
 }
 
 /// The seq after this one. Seqs are counted up one by one from 1, so the end is out of reach.
@@ -555,9 +647,9 @@ mod tests {
             first: Seq::new(3),
             head: Seq::new(9),
             last_time: Micros::new(5),
-            ..RoomSlot::new(RoomName::parse("lobby").unwrap(), Epoch::new(7))
+            ..RoomSlot::new(Epoch::new(7))
         };
-        assert!(table.insert(id, slot));
+        assert!(table.insert(id, "lobby", None, slot));
         (table, id)
     }
 
@@ -614,11 +706,12 @@ mod tests {
         for name in ["d", "a", "c", "b"] {
             let slot = RoomSlot {
                 head: Seq::FIRST,
-                ..RoomSlot::new(RoomName::parse(name).unwrap(), Epoch::new(1))
+                ..RoomSlot::new(Epoch::new(1))
             };
             let id = table.next_id(0).unwrap();
-            assert!(table.insert(id, slot));
+            assert!(table.insert(id, name, None, slot));
         }
+        assert!(table.sort_some());
         let names = |page: &RoomsPage| {
             page.rooms
                 .iter()

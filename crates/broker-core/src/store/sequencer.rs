@@ -102,8 +102,7 @@ impl NewRoom {
     fn slot(&self) -> RoomSlot {
         RoomSlot {
             created: self.created,
-            created_by: Some(self.created_by.clone()),
-            ..RoomSlot::new(self.name.clone(), self.epoch)
+            ..RoomSlot::new(self.epoch)
         }
     }
 }
@@ -333,7 +332,7 @@ impl Sequencer {
 
     fn name_of(&self, rooms: &RoomTable, id: RoomId) -> Option<(RoomName, Epoch)> {
         if let Some(slot) = rooms.get(id) {
-            return Some((slot.name.clone(), slot.epoch));
+            return Some((rooms.room_name(id)?, slot.epoch));
         }
         let ahead = usize::try_from(id.get())
             .ok()?
@@ -607,14 +606,17 @@ impl Sequencer {
     }
 
     /// The rooms that the batch makes, with their numbers.
-    pub(crate) fn new_rooms(&self, rooms: &RoomTable) -> impl Iterator<Item = (RoomId, RoomSlot)> {
+    pub(crate) fn new_rooms(
+        &self,
+        rooms: &RoomTable,
+    ) -> impl Iterator<Item = (RoomId, &RoomName, &SenderName, RoomSlot)> {
         let first = rooms.numbers() + 1;
         self.new_rooms
             .iter()
             .enumerate()
             .filter_map(move |(at, new)| {
                 let id = u32::try_from(first + at).ok()?;
-                Some((RoomId::new(id), new.slot()))
+                Some((RoomId::new(id), &new.name, &new.created_by, new.slot()))
             })
     }
 
@@ -626,7 +628,7 @@ impl Sequencer {
                     last_at: at,
                     ..new.slot()
                 };
-                rooms.insert(id, slot);
+                rooms.insert(id, &new.name, Some(&new.created_by), slot);
             }
         }
         self.new_by_name.clear();

@@ -386,7 +386,7 @@ impl<'a, S: Storage> Inspector<'a, S> {
                 None => {
                     let file = open_past_cache(self.storage, &seen.name.file())?;
                     let mut window = Window::new(file, header.clone(), READ_AHEAD);
-                    let ends = find_end(&mut window, header.base)?;
+                    let ends = find_end(&mut window, header.base, None)?;
                     seen.end = ends.proven.max(reach(&header));
                     seen.is_last = true;
                     self.proven = seen.end;

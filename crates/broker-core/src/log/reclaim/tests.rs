@@ -108,7 +108,7 @@ struct Log<S: Storage> {
 }
 
 fn log<S: Storage>(storage: &Arc<S>) -> Log<S> {
-    let found = recover(&**storage, LOG, &mut |_, _| {}).unwrap();
+    let found = recover(&**storage, LOG, None, &mut |_, _| {}).unwrap();
     let segments = Segments::new(
         Arc::clone(storage),
         found.segments.clone(),
@@ -124,8 +124,7 @@ fn log_of(disk: &MemoryStorage) -> Log<MemoryStorage> {
 
 impl<S: Storage> Log<S> {
     fn slot(&self, room: &str) -> (RoomId, &RoomSlot) {
-        let mut rooms = self.found.state.rooms.iter();
-        rooms.find(|(_, slot)| slot.name.as_str() == room).unwrap()
+        self.found.state.rooms.find(room).unwrap()
     }
 
     fn wanted(&self, room: &str, from: Seq) -> Wanted {

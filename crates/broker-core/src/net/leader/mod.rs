@@ -204,6 +204,7 @@ impl Leader {
             payload_bytes_max: config.payload_bytes_max,
             scrub_every: config.scrub_every,
             last_term: holder.term,
+            last_leader: recovery::last_leader(last.as_ref(), &holder.process),
         };
         // The store first: should nobody wait for the answer any more, it is closed before the lock.
         let (listening, opened) = tokio::join!(

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use super::{Stored, dir_error, disk, now};
 use crate::clock::{Random, SystemRandom};
-use crate::dir::{Identity, Lock, NewStore, StoreDir};
+use crate::dir::{Holder, Identity, Lock, NewStore, ProcessId, StoreDir};
+use crate::log::LastLeader;
 use crate::log::storage::FileStorage;
 use crate::net::client::{Error, ErrorKind, Result};
 use crate::net::server::Server;
@@ -19,6 +20,18 @@ use crate::sync::Arc;
 /// Progress is told each time so much more of the log is read, in bytes.
 const PROGRESS_BYTES: u64 = 16 << 20;
 
+/// Who led before, as the lock file tells: every leader writes its term there before it writes to the log. Only since this machine
+/// was started: a power cut may have left an older lock file than log.
+pub(super) fn last_leader(last: Option<&Holder>, own: &ProcessId) -> Option<LastLeader> {
+    let last = last.filter(|last| {
+        last.process.boot_id == own.boot_id && own.boot_id != [0; 16] && last.term.get() > 0
+    })?;
+    Some(LastLeader {
+        term: last.term.get(),
+        since: last.since.get(),
+    })
+}
+
 /// What is needed to open the store, away from the runtime.
 pub(super) struct Recovery {
     pub(super) dir: Arc<StoreDir>,
@@ -27,6 +40,8 @@ pub(super) struct Recovery {
     pub(super) scrub_every: Option<Duration>,
     /// Of whoever led before.
     pub(super) last_term: Term,
+    /// Who that was, if it was since this machine was started.
+    pub(super) last_leader: Option<LastLeader>,
 }
 
 impl Recovery {
@@ -42,6 +57,8 @@ impl Recovery {
         let config = EmbeddedConfig {
             log: file.log_id,
             term_floor: self.last_term.get(),
+            // The lock file of a copy may be of another moment than its log.
+            last_leader: self.last_leader.filter(|_| !copied),
             renew_epochs: copied,
             payload_bytes_max: self.payload_bytes_max,
             scrub_every: self.scrub_every,

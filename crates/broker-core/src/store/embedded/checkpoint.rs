@@ -6,12 +6,12 @@
 //! end.
 
 use broker_proto::settings::SETTINGS_BYTES_MAX;
-use broker_proto::{RoomId, RoomSettings, StoreSettings};
+use broker_proto::{RoomId, RoomName, RoomSettings, SenderName, StoreSettings};
 
 use super::super::cursors::{CursorKey, Stand};
 use super::super::in_doubt::InDoubt;
 use super::super::producers::{Producer, Run};
-use super::super::rooms::{RoomTable, Versioned};
+use super::super::rooms::{Parent, RoomTable, Versioned};
 use super::super::sequencer::Sequencer;
 use super::super::{ProducerKey, RoomSlot};
 use crate::log::position::LogPosition;
@@ -188,14 +188,34 @@ impl Checkpoint {
 
 /// What the log says of a room.
 pub(super) fn room_record<'a>(
-    rooms: &RoomTable,
+    rooms: &'a RoomTable,
     id: RoomId,
-    slot: &'a RoomSlot,
+    slot: &RoomSlot,
 ) -> RoomStateRecord<'a> {
-    let parent = rooms.parent(id);
+    let maker = rooms.maker(id);
+    record_of(id, rooms.name(id), maker, slot, rooms.parent(id))
+}
+
+/// What the log says of a room that is being made.
+pub(super) fn new_room_record<'a>(
+    id: RoomId,
+    name: &'a RoomName,
+    maker: &'a SenderName,
+    slot: &RoomSlot,
+) -> RoomStateRecord<'a> {
+    record_of(id, name, Some(maker), slot, None)
+}
+
+fn record_of<'a>(
+    id: RoomId,
+    name: &'a str,
+    maker: Option<&'a SenderName>,
+    slot: &RoomSlot,
+    parent: Option<Parent>,
+) -> RoomStateRecord<'a> {
     RoomStateRecord {
         room: id.get(),
-        name: slot.name.as_str(),
+        name,
         epoch: slot.epoch.get(),
         parent_epoch: parent.map_or(0, |parent| parent.epoch.get()),
         fork: parent.map_or(0, |parent| parent.fork.get()),
@@ -205,7 +225,7 @@ pub(super) fn room_record<'a>(
         last_at: slot.last_at,
         bytes: slot.bytes,
         created: slot.created.get(),
-        created_by: slot.created_by.as_ref().map_or("", |by| by.as_str()),
+        created_by: maker.map_or("", |maker| maker.as_str()),
     }
 }
 

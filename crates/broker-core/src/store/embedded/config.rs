@@ -6,6 +6,7 @@ use broker_proto::{StoreId, limits};
 
 use super::inbox::LONE_MIN_DEFAULT;
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::log::LastLeader;
 use crate::log::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::log::tail::TAIL_BYTES_DEFAULT;
 use crate::store::producers;
@@ -25,6 +26,8 @@ pub struct EmbeddedConfig {
     /// The term of the last leader that anybody knows of: this one's is higher. A leader that wrote
     /// nothing leaves no trace of its term in the log. Default 0.
     pub term_floor: u64,
+    /// Who led before, if it is sure that nobody has led since: saves looking for writes behind its last mark. Default `None`.
+    pub last_leader: Option<LastLeader>,
     /// Draw a new epoch for every room before anything else, because the directory is a copy.
     /// Default false.
     pub renew_epochs: bool,
@@ -66,6 +69,7 @@ impl EmbeddedConfig {
             store,
             log: store,
             term_floor: 0,
+            last_leader: None,
             renew_epochs: false,
             payload_bytes_max: u32::try_from(limits::PAYLOAD_BYTES_DEFAULT).unwrap_or(u32::MAX),
             producer_idle_secs: producers::IDLE_SECS_DEFAULT,

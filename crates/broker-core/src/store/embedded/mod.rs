@@ -17,6 +17,7 @@ use broker_proto::record::RECORD_FIXED_BYTES;
 use broker_proto::{ErrorCode, RoomId, RoomName, Seq, StoreId, Term};
 
 use super::losses::losses;
+use super::rooms::RoomTable;
 use super::{
     Answer, Append, Ask, Busy, Claims, Mailbox, Notice, ProducerKey, ReadRange, ReadReply,
     SessionId, SetCursor, Settling, Store, StoreError, StoreInfo, StoreState, Versioned,
@@ -92,7 +93,7 @@ impl<S: Storage> EmbeddedStore<S> {
         mut config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
-        let found = recover(&*storage, config.log, progress)?;
+        let found = recover(&*storage, config.log, config.last_leader, progress)?;
         let last = found.last_term.max(config.term_floor);
         let term = last
             .checked_add(u64::from(!planted(Bug::TermNotRaised)))
@@ -253,6 +254,30 @@ impl<S: Storage> EmbeddedStore<S> {
         }
         let segments = &self.shared.segments;
         *self.direct_io.get_or_init(|| segments.is_direct())
+    }
+
+    /// Answers from the rooms in order, which a reading thread brings into order when there are many.
+    fn list<T: 'static>(
+        &self,
+        answer: impl Fn(&RoomTable) -> T + Send + 'static,
+        post: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) {
+        if let Some(found) = self.shared.list(&answer) {
+            return post(Ok(found));
+        }
+        let shared = Arc::clone(&self.shared);
+        let job = move || {
+            loop {
+                if let Some(found) = shared.list(&answer) {
+                    return post(Ok(found));
+                }
+            }
+        };
+        match &*lock(&self.threads) {
+            Some(threads) => threads.call(Box::new(job)),
+            // Driven by hand: there is nobody else.
+            None => job(),
+        }
     }
 
     fn refuse_cursor(tag: u64, to: &Arc<Mailbox>) {
@@ -526,7 +551,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             Attempt::Done(result) => Some(result),
             Attempt::Disk(wanted) => match &*lock(&self.threads) {
                 Some(threads) => {
-                    threads.read(*wanted, tag, Arc::clone(to));
+                    threads.read(wanted, tag, Arc::clone(to));
                     None
                 }
                 // Driven by hand: there is nobody else to read.
@@ -549,11 +574,11 @@ impl<S: Storage> Store for EmbeddedStore<S> {
     }
 
     fn rooms(&self, after: &str, limit: u32, tag: u64, to: &Arc<Mailbox>) {
-        let page = read(&self.shared.rooms).page(after, limit as usize);
-        to.post(Notice::Rooms {
-            tag,
-            result: Ok(page),
-        });
+        let (after, to) = (after.to_owned(), Arc::clone(to));
+        self.list(
+            move |rooms| rooms.page(&after, limit as usize),
+            move |result| to.post(Notice::Rooms { tag, result }),
+        );
     }
 
     fn cursor(&self, room: &RoomName, name: &str, tag: u64, to: &Arc<Mailbox>) {
@@ -589,7 +614,13 @@ impl<S: Storage> Store for EmbeddedStore<S> {
                     .map(|state| Answer::Room(Box::new(state)))
                     .ok_or(StoreError::NoSuchRoom { room: name })
             }
-            Ask::Find(wanted) => Ok(Answer::Found(rooms().search(&wanted))),
+            Ask::Find(wanted) => {
+                let to = Arc::clone(to);
+                return self.list(
+                    move |rooms| Answer::Found(rooms.search(&wanted)),
+                    move |result| to.post(Notice::Answer { tag, result }),
+                );
+            }
             Ask::Store => {
                 let Versioned { version, settings } = self.shared.keep.settings();
                 Ok(Answer::Store(StoreState { version, settings }))

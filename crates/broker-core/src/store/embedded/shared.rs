@@ -121,6 +121,13 @@ impl<S: Storage> Shared<S> {
         self.segments.log_bytes(self.durable())
     }
 
+    /// What `answer` says of the rooms in order; `None` when putting them into order takes long, and it is better done by a
+    /// thread that nobody waits for.
+    pub(super) fn list<T>(&self, answer: impl FnOnce(&RoomTable) -> T) -> Option<T> {
+        let rooms = read(&self.rooms);
+        rooms.sort_some().then(|| answer(&rooms))
+    }
+
     /// Shows trims before they are durable, for the bug that does so.
     pub(super) fn show_trims(&self, trims: &[Trimming]) {
         let mut rooms = write(&self.rooms);
@@ -134,7 +141,7 @@ impl<S: Storage> Shared<S> {
         let mut newest = self.segments.damage().newest();
         let rooms = read(&self.rooms);
         for span in newest.iter_mut().filter_map(|it| it.place.room.as_mut()) {
-            span.name = rooms.get(span.room).map(|slot| slot.name.to_string());
+            span.name = rooms.room_name(span.room).map(|name| name.to_string());
         }
         newest
     }

@@ -24,10 +24,14 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// Reads that wait for the reading threads; a session has few of its own under way.
 const READERS: usize = 2;
 
-struct ReadJob {
-    read: DiskRead,
-    tag: u64,
-    to: Arc<Mailbox>,
+enum ReadJob {
+    Read {
+        read: Box<DiskRead>,
+        tag: u64,
+        to: Arc<Mailbox>,
+    },
+    /// Something else that takes long.
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 enum HouseJob {
@@ -179,9 +183,7 @@ pub(super) struct Threads {
 
 impl std::fmt::Debug for ReadJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReadJob")
-            .field("tag", &self.tag)
-            .finish_non_exhaustive()
+        f.write_str("ReadJob")
     }
 }
 
@@ -256,9 +258,14 @@ impl Threads {
         Ok((threads, handle))
     }
 
-    pub(super) fn read(&self, read: DiskRead, tag: u64, to: Arc<Mailbox>) {
+    pub(super) fn read(&self, read: Box<DiskRead>, tag: u64, to: Arc<Mailbox>) {
         // Fails only when the threads have ended, and with them the sessions that could ask.
-        let _ = self.reads.send(ReadJob { read, tag, to });
+        let _ = self.reads.send(ReadJob::Read { read, tag, to });
+    }
+
+    /// Has a reading thread do something that takes long.
+    pub(super) fn call(&self, job: Box<dyn FnOnce() + Send>) {
+        let _ = self.reads.send(ReadJob::Call(job));
     }
 
     /// Waits until everything has ended. The inbox is closed already.
@@ -390,10 +397,13 @@ impl<S: Storage> Keeper<S> {
 fn read_for_others<S: Storage>(shared: &Shared<S>, jobs: &Mutex<mpsc::Receiver<ReadJob>>) {
     loop {
         let job = lock(jobs).recv();
-        let Ok(ReadJob { read, tag, to }) = job else {
-            return;
-        };
-        let result = shared.read_disk(read);
-        to.post(Notice::Read { tag, result });
+        match job {
+            Ok(ReadJob::Read { read, tag, to }) => {
+                let result = shared.read_disk(*read);
+                to.post(Notice::Read { tag, result });
+            }
+            Ok(ReadJob::Call(job)) => job(),
+            Err(_) => return,
+        }
     }
 }

@@ -110,7 +110,7 @@ impl Sequencer {
         end: u64,
     ) -> Vec<Suspicion> {
         let room = rooms.id(&append.room);
-        let is_lost = |id| rooms.get(id).is_none_or(|slot| is_nameless(&slot.name));
+        let is_lost = |id| rooms.get(id).is_none() || is_nameless(rooms.name(id));
         let otherwise = match self.in_doubt.is_any() {
             true => Suspicion::OneOfMany,
             false => Suspicion::None,
@@ -195,9 +195,9 @@ mod tests {
         let slot = RoomSlot {
             head: Seq::new(10),
             last_time: Micros::new(1),
-            ..RoomSlot::new(RoomName::parse("ops").unwrap(), Epoch::new(5))
+            ..RoomSlot::new(Epoch::new(5))
         };
-        assert!(rooms.insert(RoomId::new(1), slot));
+        assert!(rooms.insert(RoomId::new(1), "ops", None, slot));
         let mut sequencer = Sequencer::new(1000);
         for (seq, payload) in doubtful {
             let message = Doubtful {

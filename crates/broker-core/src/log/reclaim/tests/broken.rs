@@ -176,7 +176,7 @@ fn files_that_stand_for_parts_of_each_other_are_refused() {
     let file = disk.create(&other.name.file()).unwrap();
     file.write_at(0, &other.encode()).unwrap();
     let files = disk.list().unwrap();
-    let refused = recover(&disk, LOG, &mut |_, _| {}).unwrap_err();
+    let refused = recover(&disk, LOG, None, &mut |_, _| {}).unwrap_err();
     assert!(
         matches!(refused, RecoveryError::Ambiguous { .. }),
         "{refused}"
@@ -194,7 +194,7 @@ fn files_that_stand_for_parts_of_each_other_are_refused() {
     };
     let file = disk.create(&foreign.name.file()).unwrap();
     file.write_at(0, &foreign.encode()).unwrap();
-    let refused = recover(&disk, LOG, &mut |_, _| {}).unwrap_err();
+    let refused = recover(&disk, LOG, None, &mut |_, _| {}).unwrap_err();
     assert!(
         matches!(refused, RecoveryError::Foreign { .. }),
         "{refused}"

@@ -9,8 +9,8 @@ use super::super::super::producers::Run;
 use super::super::super::rooms::RoomTable;
 use super::super::super::sequencer::{Change, Placed, Sequencer};
 use super::super::checkpoint::{
-    Checkpoint, Piece, RECORD_BYTES_MAX, SETTINGS_RECORD_BYTES_MAX, cursor_record, room_record,
-    run_record, with_settings, with_store_settings,
+    Checkpoint, Piece, RECORD_BYTES_MAX, SETTINGS_RECORD_BYTES_MAX, cursor_record, new_room_record,
+    room_record, run_record, with_settings, with_store_settings,
 };
 use super::{Admitted, Engine};
 use crate::log::BatchBuilder;
@@ -159,8 +159,9 @@ impl<'a> Assembly<'a> {
 
     /// The names of the rooms that this batch makes.
     fn new_rooms(&mut self, rooms: &RoomTable, sequencer: &Sequencer) {
-        for (id, slot) in sequencer.new_rooms(rooms) {
-            self.state(kind::ROOM_STATE, &room_record(rooms, id, &slot));
+        for (id, name, maker, slot) in sequencer.new_rooms(rooms) {
+            let record = new_room_record(id, name, maker, &slot);
+            self.state(kind::ROOM_STATE, &record);
         }
     }
 
