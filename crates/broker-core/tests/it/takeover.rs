@@ -360,7 +360,7 @@ async fn an_heir_that_stops_before_it_gets_the_lock_is_followed_by_another() {
     // It stands by the longest, says that it is ready, and then nothing any more: what it is sent
     // stays in its socket.
     let mut stopped = UnixStream::connect(dir.join("health.sock")).unwrap();
-    let who = [&7_u32.to_le_bytes()[..], &1_u32.to_le_bytes(), b"\x01x"].concat();
+    let who = [&7_u32.to_le_bytes()[..], &u32::MAX.to_le_bytes(), b"\x01x"].concat();
     stopped.write_all(&said(2, &who)).unwrap();
     let (told, standing) = tokio::sync::oneshot::channel();
     let stopping = thread::spawn(move || {
