@@ -14,6 +14,7 @@ pub(crate) mod find;
 mod index;
 pub mod inspect;
 mod layouts;
+mod making;
 pub(crate) mod measure;
 mod open_files;
 mod pack;

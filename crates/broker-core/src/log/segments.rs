@@ -15,6 +15,7 @@ use super::damage::{DamageLog, FoundBy, Place};
 use super::early::{Early, Made, Wanted};
 use super::index::{IndexBuilder, SegmentIndex};
 use super::layouts::Layouts;
+use super::making::Footers;
 use super::open_files::OpenFiles;
 use super::position::LogPosition;
 use super::scan::{Scanner, Step};
@@ -60,6 +61,8 @@ pub(crate) struct Segments<S: Storage> {
     changes: AtomicU64,
     damage: DamageLog,
     early: Mutex<Early>,
+    /// Those that were made again.
+    footers: Footers,
 }
 
 /// Looks into the index of a segment, whether it is in the making or kept.
@@ -109,6 +112,7 @@ impl<S: Storage> Segments<S> {
             changes: AtomicU64::new(0),
             damage: DamageLog::default(),
             early: Mutex::default(),
+            footers: Footers::default(),
         }
     }
 
@@ -122,6 +126,11 @@ impl<S: Storage> Segments<S> {
         for place in places {
             self.damage.note(place.clone(), FoundBy::Start);
         }
+    }
+
+    /// Footers that had to be made again.
+    pub(crate) fn footers(&self) -> &Footers {
+        &self.footers
     }
 
     /// All sealed segments, in the order of the log.
@@ -418,12 +427,9 @@ impl<S: Storage> Segments<S> {
     /// Makes an index again by reading the segment.
     fn rebuild(&self, segment: &Segment) -> io::Result<SegmentIndex> {
         let header = &segment.header;
-        tracing::info!(
-            file = header.name.file(),
-            "the footer of a segment is missing or damaged and is made again"
-        );
-        let file = self.storage.open_read(&header.name.file())?;
         let end = segment.end().unwrap_or(header.base);
+        let mut making = self.footers.begin(header.name, header.base, end);
+        let file = self.storage.open_read(&header.name.file())?;
         let mut scanner = Scanner::new(
             Window::new(file, header.clone(), REBUILD_AHEAD),
             header.base,
@@ -449,9 +455,12 @@ impl<S: Storage> Segments<S> {
                     }
                 }
                 Step::Lost { .. } => builder.miss(),
-                Step::End => return Ok(builder.finish()),
+                Step::End => break,
             }
+            making.reach(scanner.at());
         }
+        making.finish();
+        Ok(builder.finish())
     }
 
     /// Writes the footer of a sealed segment. It is only a hint, so it is not synced.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::log::damage::Damage;
 use crate::session::{Host, Progress, Stage};
-use crate::store::{CursorsInfo, SpaceInfo, Store, StoreInfo};
+use crate::store::{CursorsInfo, FootersInfo, SpaceInfo, Store, StoreInfo};
 use crate::sync::{Arc, AtomicU64, Ordering, RwLock, read, write};
 
 /// What a server is called, and where it is.
@@ -122,7 +122,16 @@ fn put_store(json: &mut Json, info: &StoreInfo) {
         ended.and_then(|at| u64::try_from(at).ok()),
     );
     json.object("space", space(&info.space));
+    json.object("footers", footers(&info.footers));
     json.object("cursors", cursors(&info.cursors));
+}
+
+fn footers(footers: &FootersInfo) -> Json {
+    let mut json = Json::new();
+    json.number("made_again", footers.made_again);
+    json.number("in_making", footers.in_making);
+    json.number("bytes_left", footers.bytes_left);
+    json
 }
 
 fn space(space: &SpaceInfo) -> Json {
@@ -294,13 +303,14 @@ mod tests {
             ..SpaceInfo::default()
         };
         json.object("space", space(&info));
+        json.object("footers", footers(&FootersInfo::default()));
         json.object("cursors", cursors(&CursorsInfo::default()));
         let text = json.finish();
         let begins = "{\"space\":{\"log_bytes\":90,\"bytes_max\":100,\"fullness\":\"warning\",";
         assert!(text.starts_with(begins), "{text}");
         let documented = include_str!("../../../../docs/protocol.md");
         let keys: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
-        assert_eq!(keys.len(), 1 + 11 + 1 + 1 + 4);
+        assert_eq!(keys.len(), 1 + 11 + 1 + 1 + 3 + 1 + 4);
         for key in keys {
             assert!(
                 documented.contains(&format!("`{key}`")),

@@ -267,6 +267,18 @@ pub struct SpaceInfo {
     pub checkpoint_bytes: u64,
 }
 
+/// Footers of sealed segments that were missing or damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct FootersInfo {
+    /// How many were made again since the start.
+    pub made_again: u64,
+    /// How many are being made now.
+    pub in_making: u64,
+    /// Bytes of the log that are still to be read for these.
+    pub bytes_left: u64,
+}
+
 /// How cursors do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -14,9 +14,9 @@ use super::rooms::{Begin, NO_TIME, RoomTable, after};
 use super::sequencer::{Decision, Placed, Sequencer};
 use super::watchers::Watchers;
 use super::{
-    AckRun, Answer, Append, Ask, Busy, Claims, CursorsInfo, Hint, Mailbox, Notice, ProducerKey,
-    ReadRange, ReadReply, ScrubInfo, SessionId, SetCursor, SpaceInfo, Store, StoreError, StoreInfo,
-    StoreState, producers, wake_all,
+    AckRun, Answer, Append, Ask, Busy, Claims, CursorsInfo, FootersInfo, Hint, Mailbox, Notice,
+    ProducerKey, ReadRange, ReadReply, ScrubInfo, SessionId, SetCursor, SpaceInfo, Store,
+    StoreError, StoreInfo, StoreState, producers, wake_all,
 };
 use crate::clock::{Clock, Random};
 use crate::log::message_record;
@@ -330,6 +330,7 @@ impl Store for MemoryStore {
             damage: Vec::new(),
             scrub: ScrubInfo::default(),
             space: SpaceInfo::default(),
+            footers: FootersInfo::default(),
             cursors: CursorsInfo::default(),
         }
     }

@@ -35,7 +35,8 @@ pub use losses::{Claims, Loss};
 pub use mailbox::Mailbox;
 pub use managing::{
     Answer, Ask, ChangeRoom, ChangeStore, CursorState, CursorsInfo, CursorsPage, FindRooms,
-    FoundRooms, Fullness, ListCursors, RemoveRoom, RoomState, SpaceInfo, StoreState, TrimRoom,
+    FootersInfo, FoundRooms, Fullness, ListCursors, RemoveRoom, RoomState, SpaceInfo, StoreState,
+    TrimRoom,
 };
 pub use memory::MemoryStore;
 
@@ -430,6 +431,8 @@ pub struct StoreInfo {
     pub scrub: ScrubInfo,
     /// What the disk is used for.
     pub space: SpaceInfo,
+    /// Footers that had to be made again.
+    pub footers: FootersInfo,
     /// How cursors do.
     pub cursors: CursorsInfo,
 }

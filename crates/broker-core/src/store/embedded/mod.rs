@@ -479,6 +479,7 @@ impl<S: Storage> Store for EmbeddedStore<S> {
             space: shared
                 .space
                 .info(shared.log_bytes(), &shared.keep.settings().settings),
+            footers: shared.segments.footers().info(),
             cursors: shared.space.cursors_info(),
         }
     }
