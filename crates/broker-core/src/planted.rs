@@ -74,6 +74,8 @@ pub(crate) enum Bug {
     DeletedUncovered,
     /// Loads segments that another one stands for.
     SupersededLoaded,
+    /// Believes that a segment has its name as long as the page cache says so, and deletes those that it stands for.
+    UnsafeNameBelieved,
     /// A leader that leaves releases the lock before the store is closed.
     #[cfg(feature = "net")]
     LockDroppedBeforeLastWrite,
@@ -139,6 +141,7 @@ impl Bug {
         (Self::DeletedBeforeRename, "deleted_before_rename"),
         (Self::DeletedUncovered, "deleted_uncovered"),
         (Self::SupersededLoaded, "superseded_loaded"),
+        (Self::UnsafeNameBelieved, "unsafe_name_believed"),
         #[cfg(feature = "net")]
         (
             Self::LockDroppedBeforeLastWrite,

@@ -87,6 +87,7 @@ pub fn scan_log(marker: u64, log: &[u8]) -> Vec<Batch> {
         batch_align: 8,
         feature_level: 0,
         data_end: LogPosition::START,
+        sources: 0,
     };
     let limit = LogPosition::new(log.len() as u64);
     let window = Window::new(file, header, 0);

@@ -244,6 +244,7 @@ pub fn scan(data: &[u8]) {
         batch_align: 4096,
         feature_level: 1,
         data_end: LogPosition::START,
+        sources: 0,
     };
     let limit = LogPosition::new(data.len() as u64 / 8 * 8);
     for is_sealed in [false, true] {

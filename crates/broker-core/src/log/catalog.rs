@@ -35,8 +35,6 @@ pub(super) struct Catalog {
     pub(super) headers: Vec<SegmentHeader>,
     /// Files that another one stands for, and footers of segments that are not there.
     pub(super) leftovers: Vec<String>,
-    /// Whether there are any of the former.
-    has_superseded: bool,
 }
 
 impl Catalog {
@@ -67,6 +65,7 @@ impl Catalog {
         }
         headers.sort_by_key(|header| header.name);
         mend_covers(&mut headers);
+        let unsafe_names = leave_out_unsafe(&mut headers);
         let (gone, headers): (Vec<_>, Vec<_>) = headers.iter().cloned().partition(|header| {
             let is_superseded = headers.iter().any(|other| other.supersedes(header));
             is_superseded && !planted(Bug::SupersededLoaded)
@@ -83,35 +82,50 @@ impl Catalog {
         }
         check_put_together(&headers)?;
         check_order(&headers)?;
-        let has_superseded = !gone.is_empty();
+        gone.extend(unsafe_names);
         let mut leftovers: Vec<String> = gone.iter().map(SegmentName::file).collect();
         leftovers.extend(files.iter().filter_map(|file| {
             let name = SegmentName::parse_footer(file)?;
             let is_there = headers.iter().any(|header| header.name == name);
             (!is_there).then(|| file.clone())
         }));
-        Ok(Self {
-            headers,
-            leftovers,
-            has_superseded,
-        })
+        Ok(Self { headers, leftovers })
     }
 }
 
 /// Deletes what the log does not need: it has been read without these files.
 pub(super) fn delete_leftovers<S: Storage>(storage: &S, catalog: &Catalog) {
-    // Whoever made the file that stands for others may have been killed before its name was safe.
-    if catalog.has_superseded
-        && let Err(error) = storage.sync_dir()
-    {
-        tracing::warn!(%error, "segments that were rewritten are kept until the next start");
-        return;
-    }
     for file in &catalog.leftovers {
         if let Err(error) = storage.delete(file) {
             tracing::warn!(file, %error, "a file that is not needed any more is kept until the next start");
         }
     }
+}
+
+/// Leaves out every file that stands for others which are all still there, and gives their names. Whoever made it may have been
+/// killed before its name was safe, or after that could not be made sure of: then the page cache shows a name that the disk
+/// may never have, whatever a later sync says. The others are deleted one by one only when it is safe, so one that is missing
+/// says that it is.
+fn leave_out_unsafe(headers: &mut Vec<SegmentHeader>) -> Vec<SegmentName> {
+    let mut packed: Vec<SegmentHeader> = headers.clone();
+    packed.retain(|header| header.packed_end().is_some());
+    packed.sort_by_key(|header| std::cmp::Reverse(header.name.generation));
+    let mut left_out = Vec::new();
+    for new in packed {
+        let within: Vec<&SegmentHeader> = headers
+            .iter()
+            .filter(|header| new.supersedes(header))
+            .collect();
+        let sources = within
+            .iter()
+            .filter(|header| !within.iter().any(|other| other.supersedes(header)));
+        let found = SegmentHeader::fingerprint(sources.map(|header| header.name));
+        if found == new.sources && !planted(Bug::UnsafeNameBelieved) {
+            headers.retain(|header| header.name != new.name);
+            left_out.push(new.name);
+        }
+    }
+    left_out
 }
 
 /// The segment that came before this one, as far as it is known which that was.
@@ -278,6 +292,7 @@ fn header_from_first_batch(block: &[u8], name: SegmentName) -> Option<SegmentHea
         batch_align: 4096,
         feature_level: 0,
         data_end: LogPosition::START,
+        sources: 0,
     })
 }
 

@@ -163,6 +163,7 @@ fn header_of(job: &Job) -> Option<SegmentHeader> {
         batch_align: u32::try_from(WRITE_UNIT).unwrap_or(0),
         feature_level: FEATURE_LEVEL,
         data_end: first.base,
+        sources: SegmentHeader::fingerprint(headers().map(|header| header.name)),
     })
 }
 

@@ -339,7 +339,10 @@ impl Reclaimer {
             .collect();
         if deed == Deed::Delete {
             segments.replace(&old, None);
-            return self.delete_front(&**segments.storage(), &old);
+            let deleted = self.delete_front(&**segments.storage(), &old);
+            // Behind a file that may come back nothing may go before the next start: the log would have a hole.
+            self.stopped |= deleted.is_err();
+            return deleted;
         }
         let source = |(segment, _, look): &Seen| Source {
             header: segment.header.clone(),

@@ -111,6 +111,8 @@ pub struct SegmentHeader {
     pub feature_level: u32,
     /// Where its batches end, if it was rewritten; see [`Self::packed_end`]; else 0.
     pub data_end: LogPosition,
+    /// Which files it was made of, if it was rewritten; see [`Self::fingerprint`].
+    pub sources: u64,
 }
 
 /// Why a header cannot be used.
@@ -145,6 +147,7 @@ impl SegmentHeader {
         put(&mut copy, 96, &self.previous.0.to_le_bytes());
         put(&mut copy, 104, &self.checkpoint.get().to_le_bytes());
         put(&mut copy, 112, &self.data_end.get().to_le_bytes());
+        put(&mut copy, 120, &self.sources.to_le_bytes());
         let crc = header_crc(&copy);
         put(&mut copy, 8, &crc.to_le_bytes());
         let mut out = vec![0; usize::try_from(DATA_OFFSET).unwrap_or(HEADER_BYTES)];
@@ -202,6 +205,7 @@ impl SegmentHeader {
             previous: SegmentId(fields.u64(96)),
             checkpoint: LogPosition::new(fields.u64(104)),
             data_end: LogPosition::new(fields.u64(112)),
+            sources: fields.u64(120),
         };
         let is_sane = header.base <= LogPosition::LAST
             && header.packed_end().is_none_or(|end| {
@@ -234,6 +238,18 @@ impl SegmentHeader {
         self.name.generation > other.name.generation
             && ours.contains(theirs.start())
             && ours.contains(theirs.end())
+    }
+
+    /// Tells files from others: how many they are, and the checksum of their names. They come in the order of the log.
+    #[must_use]
+    pub fn fingerprint(names: impl Iterator<Item = SegmentName>) -> u64 {
+        let (mut count, mut list) = (0_u64, Vec::new());
+        for name in names {
+            count += 1;
+            list.extend_from_slice(&name.id.0.to_le_bytes());
+            list.extend_from_slice(&name.generation.to_le_bytes());
+        }
+        count << 32 | u64::from(crc32c(&[&list]))
     }
 
     /// Where in the file a place of the log lies.
@@ -277,6 +293,7 @@ mod tests {
             batch_align: 4096,
             feature_level: 1,
             data_end: LogPosition::new(900),
+            sources: 7,
         }
     }
 
@@ -356,6 +373,7 @@ mod tests {
         for (end, last) in [(799, 6), (1 << 63, 6), (900, 2)] {
             let wrong = SegmentHeader {
                 data_end: LogPosition::new(end),
+                sources: 0,
                 covers_last: SegmentId(last),
                 ..header()
             };

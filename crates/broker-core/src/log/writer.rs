@@ -392,6 +392,7 @@ impl<S: Storage> LogWriter<S> {
             batch_align: u32::try_from(WRITE_UNIT).unwrap_or(0),
             feature_level: self.feature_level,
             data_end: LogPosition::START,
+            sources: 0,
         }
     }
 

@@ -141,6 +141,8 @@ pub(crate) struct Sequencer {
     pub(crate) space_left: u64,
     /// Moves of cursors that are not written yet.
     pub(crate) relaxed: Relaxed,
+    /// Rooms that had no place for so many bytes, and may lose messages for them.
+    pub(crate) short: HashMap<RoomId, u64>,
     staged: HashMap<RoomId, StagedRoom>,
     changes: Vec<Change>,
     new_rooms: Vec<NewRoom>,

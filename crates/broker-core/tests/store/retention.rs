@@ -558,6 +558,32 @@ fn near_its_limit_a_room_that_allows_it_loses_its_oldest_messages() {
 }
 
 #[test]
+fn a_room_that_may_lose_messages_makes_place_for_one_that_does_not_fit() {
+    let mut scene = Scene::on_disk();
+    scene.send("lobby", &[&[1; 1000]]);
+    let one = scene.room("lobby").bytes;
+    scene.change(
+        "lobby",
+        RoomChange {
+            // Three take less than 95 % of it, four more than all.
+            bytes_max: Some(Some(one * 7 / 2)),
+            when_full: Some(WhenFull::Trim),
+            ..RoomChange::default()
+        },
+    );
+    for _ in 0..20 {
+        scene.send("lobby", &[&[2; 1000]]);
+        let refused = scene.refusals();
+        if !refused.is_empty() {
+            assert_eq!(refused, [ErrorCode::QUOTA]);
+            scene.send("lobby", &[&[2; 1000]]);
+            assert_eq!(scene.refusals(), [], "it made no place");
+        }
+    }
+    assert!((2..=3).contains(&scene.seqs("lobby").len()));
+}
+
+#[test]
 fn space_follows_what_is_not_kept() {
     let mut scene = Scene::on_disk();
     scene.send("keep", &[&[7; 3000]]);

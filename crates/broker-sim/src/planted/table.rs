@@ -143,7 +143,7 @@ const TAKEN_BACK: &str = "has lost messages";
 const UNOPENED: &str = "the store cannot be opened";
 
 /// All of them.
-pub(super) static BUGS: [Planted; 40] = [
+pub(super) static BUGS: [Planted; 41] = [
     bug("ack_before_sync", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("no_directory_sync", "P1", &MATRIX, &[LOST, FORGOTTEN]),
     bug("no_sync_at_roll", "P1", &MATRIX, &[LOST, UNOPENED]),
@@ -225,6 +225,12 @@ pub(super) static BUGS: [Planted; 40] = [
     bug("deleted_before_rename", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("deleted_uncovered", "P1", &MATRIX, &[LOST, FALSE_ALARM]),
     bug("superseded_loaded", "P6", &MATRIX, &[UNOPENED, FALSE_ALARM]),
+    bug(
+        "unsafe_name_believed",
+        "P4",
+        &MATRIX,
+        &[LOST, FALSE_ALARM, UNOPENED],
+    ),
     bug("producers_forgotten", "P9", &MATRIX, &[DOUBLED]),
     bug("resend_rule_off", "P9", &RESENDS, &["left == right"]),
     bug("term_not_raised", "P7", &MATRIX, &[FORGOTTEN]),

@@ -4,11 +4,11 @@
 //! here and go through the writer's queue like everything else, so a reader sees them when they are durable. Only files that
 //! hold nothing that anybody can ask for are deleted (see [`Reclaimer`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
-use broker_proto::StoreSettings;
+use broker_proto::{RoomId, StoreSettings};
 
 use super::super::rooms::Versioned;
 use super::super::{Fullness, Notice, StoreError};
@@ -46,13 +46,16 @@ struct Told {
     changed: bool,
     /// Rooms have lost messages, or went themselves.
     trimmed: bool,
+    /// Rooms that had no place for so many bytes.
+    short: HashMap<RoomId, u64>,
     nudged: bool,
     stopped: bool,
 }
 
 impl Told {
     fn is_something(&self) -> bool {
-        self.stopped || self.changed || self.trimmed || self.nudged || !self.asked.is_empty()
+        let is_asked = !self.asked.is_empty() || !self.short.is_empty();
+        self.stopped || self.changed || self.trimmed || self.nudged || is_asked
     }
 }
 
@@ -91,6 +94,12 @@ impl Keep {
         let mut told = lock(&self.told);
         told.settings = settings;
         told.changed = true;
+        self.wake.notify_all();
+    }
+
+    /// These rooms had no place for so many bytes, and may lose messages for them.
+    pub(super) fn note_short(&self, short: impl Iterator<Item = (RoomId, u64)>) {
+        lock(&self.told).short.extend(short);
         self.wake.notify_all();
     }
 
@@ -143,6 +152,7 @@ impl Keep {
             settings: told.settings.clone(),
             changed: std::mem::take(&mut told.changed),
             trimmed: std::mem::take(&mut told.trimmed),
+            short: std::mem::take(&mut told.short),
             nudged: std::mem::take(&mut told.nudged),
             stopped: told.stopped,
         }
@@ -217,6 +227,7 @@ impl<S: Storage> Keeper<S> {
             settings,
             changed,
             trimmed,
+            short,
             ..
         } = self.shared.keep.take();
         for asked in asked {
@@ -228,7 +239,9 @@ impl<S: Storage> Keeper<S> {
         if trimmed {
             self.reclaimer.note_trimmed();
         }
-        let keeps_looking = self.retain(&settings.settings, changed);
+        let looks_now = changed || !short.is_empty();
+        self.retaining.note_short(short);
+        let keeps_looking = self.retain(&settings.settings, looks_now);
         let reclaims = self.reclaim(&settings.settings, pace);
         match (keeps_looking, reclaims) {
             (Next::Now, _) | (_, Next::Now) => Next::Now,
@@ -253,12 +266,12 @@ impl<S: Storage> Keeper<S> {
     }
 
     /// Has the writer trim what is not to be kept.
-    fn retain(&mut self, settings: &StoreSettings, changed: bool) -> Next {
+    fn retain(&mut self, settings: &StoreSettings, looks_now: bool) -> Next {
         let now = self.clock.monotonic();
         let is_due = self
             .looked
             .is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY);
-        if changed || is_due {
+        if looks_now || is_due {
             self.looked = Some(now);
             let wall = self.clock.now();
             match self.retaining.plan(&self.shared, settings, wall) {

@@ -42,6 +42,8 @@ pub(super) struct Retaining {
     allowed: Option<Place>,
     /// Where the log ended when it was looked at last.
     seen: LogPosition,
+    /// Rooms that had no place for so many bytes, and may lose messages for them.
+    short: HashMap<RoomId, u64>,
     /// Bytes that were trimmed because the store is nearly full, and that have not been freed yet.
     freeing: u64,
     freed: u64,
@@ -53,6 +55,11 @@ impl Retaining {
         self.due.clear();
         self.seen = LogPosition::START;
         self.allowed = None;
+    }
+
+    /// These rooms had no place for so many bytes.
+    pub(super) fn note_short(&mut self, short: HashMap<RoomId, u64>) {
+        self.short = short;
     }
 
     /// Whether anything is set, so that it has to be looked at again and again.
@@ -122,7 +129,7 @@ impl Retaining {
                 break;
             }
             near += u64::from(is_near_limit(shared, id, &set, settings));
-            if !has_grown && set.retention.age.is_none() {
+            if !has_grown && set.retention.age.is_none() && !self.short.contains_key(&id) {
                 continue;
             }
             if let Some(first) = self.first_kept(shared, id, &set, settings, now)?
@@ -154,8 +161,13 @@ impl Retaining {
         }
         let max = set.bytes_max.or(settings.room_bytes_max);
         let is_full = Fullness::of(bytes, max) >= Fullness::Trimming;
-        let below_max = max.filter(|_| is_full && set.when_full == WhenFull::Trim);
-        let keep = [set.retention.bytes, below_max.map(|max| max / 10 * 9)];
+        let may_lose = set.when_full == WhenFull::Trim;
+        let below_max = max.filter(|_| is_full && may_lose).map(|max| max / 10 * 9);
+        let needed = self.short.remove(&id).filter(|_| may_lose);
+        let for_next = max
+            .zip(needed)
+            .map(|(max, needed)| max.saturating_sub(needed));
+        let keep = [set.retention.bytes, below_max, for_next];
         for keep in keep.into_iter().flatten() {
             if bytes > keep && wanted.from <= wanted.head {
                 wanted.from = find_bytes(&shared.segments, &wanted, keep)?;

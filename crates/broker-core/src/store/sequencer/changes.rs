@@ -3,7 +3,7 @@
 //! **Invariant:** a change and messages never share a batch, so a change always sees rooms as they are committed, and what comes
 //! after it sees what it did.
 
-use broker_proto::{ErrorCode, RoomId, RoomName, RoomSettings, Seq, StoreSettings};
+use broker_proto::{ErrorCode, RoomId, RoomName, RoomSettings, Seq, StoreSettings, WhenFull};
 
 use super::super::rooms::{RoomTable, Versioned, after};
 use super::super::{
@@ -143,7 +143,7 @@ impl Sequencer {
 
     /// Refuses what would put a room, or the store, over its limit.
     pub(super) fn check_limit(
-        &self,
+        &mut self,
         rooms: &RoomTable,
         id: Option<RoomId>,
         bytes: u64,
@@ -170,6 +170,12 @@ impl Sequencer {
         // What reaches the limit is still within it.
         if Fullness::of(would.saturating_sub(1), Some(max)) < Fullness::Full {
             return Ok(());
+        }
+        let may_lose = id
+            .and_then(|id| rooms.settings(id))
+            .is_some_and(|set| set.settings.when_full == WhenFull::Trim);
+        if let Some(id) = id.filter(|_| may_lose && bytes <= max) {
+            self.short.insert(id, bytes);
         }
         let detail = format!(
             "the room has {has} of at most {max} bytes; trim it (broker room trim), or raise its limit (broker room set --max-bytes)"

@@ -173,6 +173,9 @@ impl<S: Storage> Engine<S> {
     }
 
     pub(super) fn tell_asked(&mut self) {
+        if !self.sequencer.short.is_empty() {
+            self.shared.keep.note_short(self.sequencer.short.drain());
+        }
         for Asked {
             tag, to, result, ..
         } in self.asked.drain(..)
