@@ -13,7 +13,7 @@ use broker_proto::{RoomId, StoreSettings};
 use super::super::rooms::Versioned;
 use super::super::{Fullness, Notice, StoreError};
 use super::inbox::{Request, TrimAsked};
-use super::retention::Retaining;
+use super::retention::{Retaining, TRIMS_MAX};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::log::Chance;
@@ -46,6 +46,8 @@ struct Told {
     changed: bool,
     /// Rooms have lost messages, or went themselves.
     trimmed: bool,
+    /// What was worked out did not happen.
+    missed: bool,
     /// Rooms that had no place for so many bytes.
     short: HashMap<RoomId, u64>,
     nudged: bool,
@@ -87,6 +89,12 @@ impl Keep {
     pub(super) fn note_trimmed(&self) {
         lock(&self.told).trimmed = true;
         self.wake.notify_all();
+    }
+
+    /// What was worked out did not happen: all has to be looked at again.
+    pub(super) fn note_missed(&self) {
+        // The next look is soon enough: a full disk would be asked again and again.
+        lock(&self.told).missed = true;
     }
 
     /// Something was set.
@@ -152,6 +160,7 @@ impl Keep {
             settings: told.settings.clone(),
             changed: std::mem::take(&mut told.changed),
             trimmed: std::mem::take(&mut told.trimmed),
+            missed: std::mem::take(&mut told.missed),
             short: std::mem::take(&mut told.short),
             nudged: std::mem::take(&mut told.nudged),
             stopped: told.stopped,
@@ -167,6 +176,10 @@ pub(super) struct Keeper<S: Storage> {
     reclaimer: Reclaimer,
     retaining: Retaining,
     looked: Option<Duration>,
+    /// There was more to trim than goes into one batch.
+    cut_short: bool,
+    /// How near the store was to its limit.
+    fullness: Fullness,
     /// What the checkpoints covered when one was asked for last.
     covered: Option<LogPosition>,
 }
@@ -193,6 +206,8 @@ impl<S: Storage> Keeper<S> {
             reclaimer: Reclaimer::new(segment_bytes_max),
             retaining: Retaining::default(),
             looked: None,
+            cut_short: false,
+            fullness: Fullness::Fine,
             covered: None,
         }
     }
@@ -227,19 +242,21 @@ impl<S: Storage> Keeper<S> {
             settings,
             changed,
             trimmed,
+            missed,
             short,
             ..
         } = self.shared.keep.take();
         for asked in asked {
             self.work_out(asked);
         }
-        if changed {
+        if changed || missed {
             self.retaining.note_changed();
         }
         if trimmed {
             self.reclaimer.note_trimmed();
         }
-        let looks_now = changed || !short.is_empty();
+        let goes_on = trimmed && std::mem::take(&mut self.cut_short);
+        let looks_now = changed || goes_on || !short.is_empty();
         self.retaining.note_short(short);
         let keeps_looking = self.retain(&settings.settings, looks_now);
         let reclaims = self.reclaim(&settings.settings, pace);
@@ -273,10 +290,12 @@ impl<S: Storage> Keeper<S> {
             .is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY);
         if looks_now || is_due {
             self.looked = Some(now);
+            self.warn(settings);
             let wall = self.clock.now();
             match self.retaining.plan(&self.shared, settings, wall) {
                 Ok(trims) if trims.is_empty() => {}
                 Ok(trims) => {
+                    self.cut_short = trims.len() >= TRIMS_MAX;
                     let asked = None;
                     self.shared.inbox.push(Request::Trim { trims, asked });
                 }
@@ -289,6 +308,21 @@ impl<S: Storage> Keeper<S> {
             Next::After(LOOK_EVERY)
         } else {
             Next::WhenAsked
+        }
+    }
+
+    /// Tells whoever reads the log of the process that the store comes near its limit.
+    fn warn(&mut self, settings: &StoreSettings) {
+        let bytes = self.shared.log_bytes();
+        let fullness = Fullness::of(bytes, settings.bytes_max);
+        if fullness > std::mem::replace(&mut self.fullness, fullness) {
+            let max = settings.bytes_max.unwrap_or(u64::MAX);
+            tracing::warn!(
+                bytes,
+                max,
+                state = fullness.name(),
+                "the store comes near its limit: from 95 % on the oldest messages go of rooms that allow it, at 100 % publishes are refused"
+            );
         }
     }
 

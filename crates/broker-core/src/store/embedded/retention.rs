@@ -25,7 +25,7 @@ use crate::log::walk::{Place, Walk, walk};
 use crate::sync::read;
 
 /// Trims that go into one batch.
-const TRIMS_MAX: usize = 4096;
+pub(super) const TRIMS_MAX: usize = 4096;
 /// Rooms are looked at for age this many times within it, but not more often than every second ...
 const LOOKS: u32 = 100;
 /// ... and at least once in this time.
@@ -54,6 +54,7 @@ impl Retaining {
     pub(super) fn note_changed(&mut self) {
         self.due.clear();
         self.seen = LogPosition::START;
+        self.oldest = None;
         self.allowed = None;
     }
 

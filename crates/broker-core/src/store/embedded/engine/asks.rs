@@ -79,6 +79,7 @@ impl<S: Storage> Engine<S> {
                     // Somebody else was faster: it has to be worked out again.
                     Some(asked) if !is_current => self.shared.keep.ask(asked),
                     Some(asked) => self.answer_trim(asked),
+                    None if !is_current => self.shared.keep.note_missed(),
                     None => {}
                 }
             }
@@ -167,6 +168,7 @@ impl<S: Storage> Engine<S> {
 
     /// The batch was not written: what waited for it did not happen.
     pub(super) fn refuse_asked(&mut self, fault: &WriteFault, detail: &str) {
+        self.shared.keep.note_missed();
         for asked in self.asked.iter_mut().filter(|asked| asked.waits) {
             asked.result = Err(refused(fault, detail));
         }
