@@ -411,7 +411,7 @@ impl Subject {
             .open(&disk, rng)
             .map_err(|error| format!("the store cannot be opened: {error}"))?;
         serve(&rig, &mut ledger, &harm)?;
-        is_counted(&rig, &harm)?;
+        is_counted(&rig, &ledger, &harm)?;
         Ok(!harm.must.is_empty())
     }
 
@@ -435,13 +435,14 @@ impl Subject {
         let mut harm = self.map.harm(&Changed::between(&self.disk, &after, blows));
         harm.live = live;
         ledger.lied_to |= harm.end;
+        forget_trims(&mut ledger);
         let rig = match early.unwrap_or_else(|| self.open(&disk, rng)) {
             Ok(rig) => rig,
             Err(RecoveryError::Unreadable { .. }) if harm.unreadable => return Ok(()),
             Err(error) => return Err(format!("the store cannot be opened: {error}").into()),
         };
         serve(&rig, &mut ledger, &harm).map_err(|why| why.at("the first leader"))?;
-        is_counted(&rig, &harm)?;
+        is_counted(&rig, &ledger, &harm)?;
         let mut rig = rig;
         go_on(&mut rig, &mut ledger, &harm)?;
         let mode = CrashMode::draw(rng);
@@ -453,6 +454,7 @@ impl Subject {
                 return Err(format!("after {mode:?} the store cannot be opened: {error}").into());
             }
         };
+        forget_trims(&mut ledger);
         serve(&rig, &mut ledger, &harm).map_err(|why| why.at(format!("the leader after {mode:?}")))
     }
 
@@ -461,9 +463,23 @@ impl Subject {
     }
 }
 
+/// With the record that trimmed a room, it may have more again; that is told as damage.
+fn forget_trims(ledger: &mut Ledger) {
+    for kept in ledger.kept.values_mut() {
+        kept.told = 0;
+    }
+}
+
 /// Whether the store says that it met damage, if it must have.
-fn is_counted(rig: &Rig, harm: &Harm) -> Verdict {
-    if !harm.must.is_empty() && rig.store.info().damaged == 0 && !harm.names && !harm.end {
+fn is_counted(rig: &Rig, ledger: &Ledger, harm: &Harm) -> Verdict {
+    // Nobody reads what is not kept any more.
+    let is_kept = |id: &MessageId| {
+        ledger.sent.get(id).is_some_and(|sent| match sent.fate {
+            Fate::Acked(seq) => seq > ledger.may_be_gone(sent.room),
+            _ => false,
+        })
+    };
+    if harm.must.iter().any(is_kept) && rig.store.info().damaged == 0 && !harm.names && !harm.end {
         return Err(Broken::new(
             Kind::SilentCorruption,
             "damage was met and not counted",
@@ -494,7 +510,8 @@ fn serve(rig: &Rig, ledger: &mut Ledger, harm: &Harm) -> Verdict {
             }
             continue;
         }
-        if !listed.contains(&sent.room) && harm.names {
+        let is_nameless = !listed.contains(&sent.room) && harm.names;
+        if is_nameless || seq <= ledger.may_be_gone(sent.room) {
             continue;
         }
         if !harm.must.contains(id) && !harm.may.contains(id) {

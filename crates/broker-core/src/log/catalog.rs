@@ -35,6 +35,8 @@ pub(super) struct Catalog {
     pub(super) headers: Vec<SegmentHeader>,
     /// Files that another one stands for, and footers of segments that are not there.
     pub(super) leftovers: Vec<String>,
+    /// Rewritten files without a readable header that never held anything else: they are left alone.
+    pub(super) hollow: Vec<SegmentName>,
 }
 
 impl Catalog {
@@ -44,6 +46,7 @@ impl Catalog {
         let files = io_of("the directory", storage.list())?;
         let mut headers: Vec<SegmentHeader> = Vec::new();
         let mut unreadable: Vec<(SegmentName, RecoveryError)> = Vec::new();
+        let mut hollow = Vec::new();
         for file in &files {
             if is_spare_name(file) || is_pack_name(file) {
                 // Only space is lost if it stays.
@@ -55,6 +58,9 @@ impl Catalog {
             match read_header(storage, file, name) {
                 Err(RecoveryError::Unreadable { .. }) if planted(Bug::UnreadableDeleted) => {
                     io_of(file, storage.delete(file))?;
+                }
+                Err(RecoveryError::Unreadable { .. }) if is_hollow(storage, file, name) => {
+                    hollow.push(name);
                 }
                 Err(error @ RecoveryError::Unreadable { .. }) => unreadable.push((name, error)),
                 header => headers.push(header?),
@@ -89,7 +95,11 @@ impl Catalog {
             let is_there = headers.iter().any(|header| header.name == name);
             (!is_there).then(|| file.clone())
         }));
-        Ok(Self { headers, leftovers })
+        Ok(Self {
+            headers,
+            leftovers,
+            hollow,
+        })
     }
 }
 
@@ -100,6 +110,12 @@ pub(super) fn delete_leftovers<S: Storage>(storage: &S, catalog: &Catalog) {
             tracing::warn!(file, %error, "a file that is not needed any more is kept until the next start");
         }
     }
+}
+
+/// Whether a file is one that stands for segments of which nothing was left: a header, and no batch behind it.
+fn is_hollow<S: Storage>(storage: &S, file: &str, name: SegmentName) -> bool {
+    let bytes = storage.open_read(file).and_then(|file| file.len());
+    name.generation > 0 && bytes.is_ok_and(|bytes| bytes <= DATA_OFFSET)
 }
 
 /// Leaves out every file that stands for others which are all still there, and gives their names. Whoever made it may have been
@@ -120,7 +136,7 @@ fn leave_out_unsafe(headers: &mut Vec<SegmentHeader>) -> Vec<SegmentName> {
             .iter()
             .filter(|header| !within.iter().any(|other| other.supersedes(header)));
         let found = SegmentHeader::fingerprint(sources.map(|header| header.name));
-        if found == new.sources && !planted(Bug::UnsafeNameBelieved) {
+        if !within.is_empty() && found == new.sources && !planted(Bug::UnsafeNameBelieved) {
             headers.retain(|header| header.name != new.name);
             left_out.push(new.name);
         }

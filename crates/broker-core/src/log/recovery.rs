@@ -154,9 +154,13 @@ pub(crate) fn recover<S: Storage>(
         .collect();
     let mended = recovered.segments.iter().map(|(header, _)| header);
     let mended = mended.filter(|header| header.store.is_none());
-    let places: Vec<Place> = mended
+    let mut places: Vec<Place> = mended
         .map(|header| Place::of_file(header.name.file(), 0, header.base, DamagePart::Header))
         .collect();
+    let hollow = catalog.hollow.iter();
+    places.extend(
+        hollow.map(|name| Place::of_file(name.file(), 0, LogPosition::START, DamagePart::Header)),
+    );
     replay_proven(storage, &mut recovered, early, progress)?;
     places
         .into_iter()
