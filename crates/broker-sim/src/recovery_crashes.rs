@@ -178,7 +178,7 @@ fn lead(disk: &SimDisk, scene: &mut Scene) -> Verdict<usize> {
     let opened = Rig::open(disk, scene.limits, &mut scene.rng);
     let opening = usize::try_from(disk.op_count()).unwrap_or(usize::MAX);
     disk.clear_faults();
-    nothing_is_touched(disk, &before, None)?;
+    nothing_is_touched(disk, &before, None, Phase::Opening)?;
     let mut rig = match opened {
         Ok(rig) => rig,
         // Nothing was wrong with the store, so whoever comes next must be able to open it.
@@ -206,7 +206,7 @@ fn lead(disk: &SimDisk, scene: &mut Scene) -> Verdict<usize> {
         rig.engine.close();
     }
     rig.answers(&mut scene.ledger)?;
-    nothing_is_touched(disk, &before, resumed.as_deref())?;
+    nothing_is_touched(disk, &before, resumed.as_deref(), Phase::Serving)?;
     drop(rig);
     if scene.rng.chance(1, 8) {
         converges(disk, scene)?;
@@ -255,18 +255,43 @@ fn highest_term(segments: &BTreeMap<String, Vec<u8>>) -> u64 {
     headers.map(|header| header.term).max().unwrap_or(0)
 }
 
-/// Segments that were there before are there, byte for byte, but for one that was gone on in, which is no shorter.
+/// What a leader is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Serving,
+}
+
+/// Whether a segment need not be there any more: another one stands for it, or it stands for others that are there; or, when a
+/// leader has given space back, it was the oldest. What its messages were worth is checked by reading.
+fn may_be_gone(name: &str, bytes: &[u8], now: &BTreeMap<String, Vec<u8>>, phase: Phase) -> bool {
+    let Ok(gone) = SegmentHeader::parse(bytes) else {
+        return false;
+    };
+    let others = now
+        .values()
+        .filter_map(|bytes| SegmentHeader::parse(bytes).ok());
+    let is_oldest = now.keys().all(|other| other.as_str() > name);
+    others
+        .into_iter()
+        .any(|other| other.supersedes(&gone) || gone.supersedes(&other))
+        || (phase == Phase::Serving && is_oldest)
+}
+
+/// Segments that were there before are there, byte for byte, but for one that was gone on in, which is no shorter, and those that
+/// hold nothing any more.
 fn nothing_is_touched(
     disk: &SimDisk,
     before: &BTreeMap<String, Vec<u8>>,
     resumed: Option<&str>,
+    phase: Phase,
 ) -> Verdict {
     let now = segments(disk);
     for (name, bytes) in before {
         let same = match now.get(name) {
             Some(now) if resumed == Some(name) => now.len() >= bytes.len(),
             Some(now) => now == bytes,
-            None => false,
+            None => may_be_gone(name, bytes, &now, phase),
         };
         if !same {
             let what = format!("segment {name} was deleted, cut short or written to");

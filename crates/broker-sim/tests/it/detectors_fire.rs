@@ -12,16 +12,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use broker_core::log::position::LogPosition;
-use broker_core::log::segment::SegmentHeader;
+use broker_core::log::segment::{SegmentHeader, SegmentId};
 use broker_core::log::storage::{MemoryStorage, Storage};
 use broker_core::log::{FEATURE_LEVEL, RecoveryError};
 use broker_core::store::{
-    Append, Claims, EmbeddedConfig, EmbeddedStore, Hint, Mailbox, Notice, ProducerKey, ReadRange,
-    ReadReply, SessionId, SetCursor, Store, StoreError,
+    Answer, Append, Ask, ChangeRoom, Claims, EmbeddedConfig, EmbeddedStore, Hint, Mailbox, Notice,
+    ProducerKey, ReadRange, ReadReply, RemoveRoom, SessionId, SetCursor, Store, StoreError,
 };
 use broker_proto::record::encode_message_head;
 use broker_proto::{
-    Epoch, KnownHead, KnownHeads, Position, ProducerId, Seq, StartAt, StoreId, publish,
+    Epoch, KnownHead, KnownHeads, Position, ProducerId, RoomChange, Seq, StartAt, StoreId, publish,
 };
 use broker_sim::campaign::Tally;
 use broker_sim::oracle::{producer_key, room_name};
@@ -70,6 +70,7 @@ fn codes() -> BTreeSet<String> {
     let sources = [
         include_str!("../../../broker-core/src/store/sequencer.rs"),
         include_str!("../../../broker-core/src/store/sequencer/resend.rs"),
+        include_str!("../../../broker-core/src/store/sequencer/changes.rs"),
         include_str!("../../../broker-core/src/store/embedded/mod.rs"),
         include_str!("../../../broker-core/src/store/embedded/engine.rs"),
         include_str!("../../../broker-core/src/store/embedded/engine/refusal.rs"),
@@ -190,6 +191,9 @@ fn recoveries(fired: &mut Fired) {
     refused(&with_header(first, &|header| {
         header.base = LogPosition::new(1 << 40);
     }));
+    refused(&with_header(first, &|header| {
+        header.covers_last = SegmentId(header.name.id.0 + 1);
+    }));
     // No leader can come after one of this term.
     refused(&with_header(first, &|header| header.term = u64::MAX));
     let newer = base.kill();
@@ -294,6 +298,42 @@ fn errors(fired: &mut Fired) {
     disk.fail_ops_from(disk.op_count() + 1, Fault::Error(Errno::Io));
     failed(set_cursor(&mut rig, None).unwrap_err());
     failed(one_cursor_more());
+    let (_, mut rig) = fresh();
+    acked(&mut rig, number(1));
+    let change = |expected, topic: &str| {
+        Ask::ChangeRoom(ChangeRoom {
+            room: room_name(1).unwrap(),
+            expected,
+            change: RoomChange {
+                topic: Some(topic.to_owned()),
+                ..RoomChange::default()
+            },
+        })
+    };
+    ask(&mut rig, change(Some(0), "about")).unwrap();
+    failed(ask(&mut rig, change(Some(0), "about")).unwrap_err());
+    failed(ask(&mut rig, change(None, "a bell: \u{7}")).unwrap_err());
+    let remove = |epoch| {
+        Ask::Remove(RemoveRoom {
+            room: room_name(1).unwrap(),
+            epoch,
+        })
+    };
+    failed(ask(&mut rig, remove(Epoch::new(1))).unwrap_err());
+    ask(&mut rig, remove(Epoch::NONE)).unwrap();
+}
+
+/// Asks for a change.
+fn ask(rig: &mut Rig, ask: Ask) -> Result<Answer, StoreError> {
+    let mailbox = Mailbox::new();
+    rig.store.ask(ask, 0, &mailbox);
+    rig.work();
+    let mut notices = Vec::new();
+    mailbox.drain(&mut notices);
+    match notices.pop() {
+        Some(Notice::Answer { result, .. }) => result,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What the first cursor beyond the limit is told; those before it were set.
@@ -375,8 +415,18 @@ fn refusals(fired: &mut Fired) {
         rig.store.claim(&key, SessionId(3));
     }
     refused(told(&mut rig, append(one_more, 1, 1)));
-    rig.engine.close();
+    let limit = Ask::ChangeRoom(ChangeRoom {
+        room: room_name(1).unwrap(),
+        expected: None,
+        change: RoomChange {
+            bytes_max: Some(Some(1)),
+            ..RoomChange::default()
+        },
+    });
+    ask(&mut rig, limit).unwrap();
     refused(told(&mut rig, number(6001)));
+    rig.engine.close();
+    refused(told(&mut rig, number(6002)));
 }
 
 /// Every refusal of messages because of the disk, and the states that it leads to.
