@@ -6,7 +6,7 @@
 //! truth there is: none is deleted, cut short, replaced or written to by a recovery, and by nobody but the last one's leader after it.
 //! In between each appends, so that crashes come in pairs, and some meet a fault of the disk in place of a cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use broker_core::log::segment::{SegmentHeader, SegmentName};
 use broker_core::log::storage::Storage;
@@ -278,6 +278,15 @@ fn may_be_gone(name: &str, bytes: &[u8], now: &BTreeMap<String, Vec<u8>>, phase:
         || (phase == Phase::Serving && is_oldest)
 }
 
+/// Whether a rewritten segment that did not count has given its name to another one.
+fn is_another(now: &[u8], before: &[u8], phase: Phase) -> bool {
+    let headers = (SegmentHeader::parse(now), SegmentHeader::parse(before));
+    let (Ok(now), Ok(before)) = headers else {
+        return false;
+    };
+    phase == Phase::Serving && now.name.generation > 0 && now.marker != before.marker
+}
+
 /// Segments that were there before are there, byte for byte, but for one that was gone on in, which is no shorter, and those that
 /// hold nothing any more.
 fn nothing_is_touched(
@@ -290,7 +299,7 @@ fn nothing_is_touched(
     for (name, bytes) in before {
         let same = match now.get(name) {
             Some(now) if resumed == Some(name) => now.len() >= bytes.len(),
-            Some(now) => now == bytes,
+            Some(other) => other == bytes || is_another(other, bytes, phase),
             None => may_be_gone(name, bytes, &now, phase),
         };
         if !same {
@@ -299,10 +308,24 @@ fn nothing_is_touched(
         }
     }
     let names = |name: &str| SegmentName::parse(name).is_some();
+    let mut deleted = BTreeSet::new();
     for op in disk.ops() {
+        if let OpKind::Delete(name) = &op.kind {
+            deleted.insert(name.clone());
+        }
         let against_the_rules = match &op.kind {
-            OpKind::Delete(name) | OpKind::Truncate { name, .. } => names(name),
-            OpKind::Rename(from, to) => names(from) || before.contains_key(to),
+            OpKind::Delete(name) => {
+                let is_right = |was: &Vec<u8>| {
+                    let other = now.get(name);
+                    may_be_gone(name, was, &now, phase)
+                        || other.is_some_and(|other| is_another(other, was, phase))
+                };
+                names(name) && before.get(name).is_some_and(|was| !is_right(was))
+            }
+            OpKind::Truncate { name, .. } => names(name),
+            OpKind::Rename(from, to) => {
+                names(from) || (before.contains_key(to) && !deleted.contains(to))
+            }
             OpKind::Create(name) => names(name),
             _ => false,
         };

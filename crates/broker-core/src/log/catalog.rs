@@ -70,13 +70,21 @@ impl Catalog {
             check_origin(header, store)?;
         }
         headers.sort_by_key(|header| header.name);
+        // Before anything is believed of a header that was put together.
+        check_put_together(&headers)?;
         mend_covers(&mut headers);
         let unsafe_names = leave_out_unsafe(&mut headers);
         let (gone, headers): (Vec<_>, Vec<_>) = headers.iter().cloned().partition(|header| {
             let is_superseded = headers.iter().any(|other| other.supersedes(header));
             is_superseded && !planted(Bug::SupersededLoaded)
         });
-        let mut gone: Vec<SegmentName> = gone.iter().map(|header| header.name).collect();
+        // Nothing is deleted on the word of a header that was put together.
+        let vouched = |gone: &&SegmentHeader| {
+            let known = headers.iter().filter(|header| !header.store.is_none());
+            known.into_iter().any(|header| header.supersedes(gone))
+        };
+        let gone = gone.iter().filter(vouched).map(|header| header.name);
+        let mut gone: Vec<SegmentName> = gone.collect();
         for (name, error) in unreadable {
             let is_covered = |header: &SegmentHeader| {
                 header.name.generation > name.generation && header.covers().contains(&name.id)
@@ -86,7 +94,6 @@ impl Catalog {
             }
             gone.push(name);
         }
-        check_put_together(&headers)?;
         check_order(&headers)?;
         gone.extend(unsafe_names);
         let mut leftovers: Vec<String> = gone.iter().map(SegmentName::file).collect();

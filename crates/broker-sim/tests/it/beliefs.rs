@@ -116,6 +116,11 @@ fn heads_in_other_places(offset: u64) -> u32 {
     tried
 }
 
+/// Whether a segment stands for others of which nothing is left: there is no batch in it.
+fn is_hollow(disk: &SimDisk, file: &str) -> bool {
+    disk.content(file).unwrap().len() as u64 <= DATA_OFFSET
+}
+
 /// Everything that says what a segment is, is gone: the store is not opened, and every file stays as it is.
 #[test]
 fn a_segment_that_cannot_be_read_is_refused_and_stays() {
@@ -130,6 +135,9 @@ fn a_segment_that_cannot_be_read_is_refused_and_stays() {
     let segments: Vec<_> = segments.iter().filter(|n| n.ends_with(".seg")).collect();
     assert!(segments.len() > 3);
     for file in segments {
+        if is_hollow(&subject.disk, file) {
+            continue;
+        }
         let disk = subject.disk.kill();
         for at in [0, 2048, DATA_OFFSET] {
             assert!(disk.corrupt(file, at, &[0; 256]));
@@ -152,6 +160,9 @@ fn a_header_is_not_put_together_from_a_batch_of_another_segment() {
     let segments: Vec<_> = segments.iter().filter(|n| n.ends_with(".seg")).collect();
     for (n, file) in segments.iter().enumerate() {
         for other in segments.iter().skip(n + 1).chain(&segments[..n]) {
+            if is_hollow(&subject.disk, other) || is_hollow(&subject.disk, file) {
+                continue;
+            }
             let disk = subject.disk.kill();
             let content = disk.content(other).unwrap();
             let at = usize::try_from(DATA_OFFSET).unwrap();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use broker_core::log::position::LogPosition;
 use broker_core::log::segment::{SegmentHeader, SegmentId};
-use broker_core::log::storage::{MemoryStorage, Storage};
+use broker_core::log::storage::{MemoryStorage, Storage, StorageFile};
 use broker_core::log::{FEATURE_LEVEL, RecoveryError};
 use broker_core::store::{
     Answer, Append, Ask, ChangeRoom, Claims, EmbeddedConfig, EmbeddedStore, Hint, Mailbox, Notice,
@@ -58,6 +58,7 @@ fn variants(source: &str, of: &str) -> BTreeSet<String> {
     let names = body.lines().filter_map(|line| {
         let name = line.strip_prefix("    ")?;
         let name = name.strip_suffix(" {").or_else(|| name.strip_suffix(','))?;
+        let name = name.split('(').next()?;
         let is_name = name.starts_with(|c: char| c.is_ascii_uppercase())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         is_name.then(|| name.to_owned())
@@ -191,9 +192,7 @@ fn recoveries(fired: &mut Fired) {
     refused(&with_header(first, &|header| {
         header.base = LogPosition::new(1 << 40);
     }));
-    refused(&with_header(first, &|header| {
-        header.covers_last = SegmentId(header.name.id.0 + 1);
-    }));
+    refused(&with_two_that_stand_for_the_same(&base, first));
     // No leader can come after one of this term.
     refused(&with_header(first, &|header| header.term = u64::MAX));
     let newer = base.kill();
@@ -217,6 +216,21 @@ fn recoveries(fired: &mut Fired) {
     let full = disk.kill();
     full.fail_ops_from(1, Fault::Error(Errno::Io));
     refused(&full);
+}
+
+/// Two rewritten segments that both stand for one segment, and each for another one too.
+fn with_two_that_stand_for_the_same(base: &SimDisk, first: &str) -> SimDisk {
+    let disk = base.kill();
+    for id in [1, 2] {
+        let mut header = header(base, first);
+        header.name.id = SegmentId(id);
+        header.name.generation = u32::try_from(id).unwrap();
+        header.covers_last = SegmentId(id + 1);
+        header.data_end = header.base;
+        let file = disk.create(&header.name.file()).unwrap();
+        file.write_at(0, &header.encode()).unwrap();
+    }
+    disk
 }
 
 /// A record of the store's state that this program must understand, and does not.
@@ -391,6 +405,19 @@ fn refusals(fired: &mut Fired) {
     };
     acked(&mut rig, many);
     refused(told(&mut rig, number(1)));
+    let limit = |bytes_max| {
+        Ask::ChangeRoom(ChangeRoom {
+            room: room_name(1).unwrap(),
+            expected: None,
+            change: RoomChange {
+                bytes_max: Some(bytes_max),
+                ..RoomChange::default()
+            },
+        })
+    };
+    ask(&mut rig, limit(Some(1))).unwrap();
+    refused(told(&mut rig, number(5500)));
+    ask(&mut rig, limit(None)).unwrap();
     let large = Append {
         entries: Bytes::from(vec![0; 21 << 20]),
         ..number(6000)
@@ -415,18 +442,8 @@ fn refusals(fired: &mut Fired) {
         rig.store.claim(&key, SessionId(3));
     }
     refused(told(&mut rig, append(one_more, 1, 1)));
-    let limit = Ask::ChangeRoom(ChangeRoom {
-        room: room_name(1).unwrap(),
-        expected: None,
-        change: RoomChange {
-            bytes_max: Some(Some(1)),
-            ..RoomChange::default()
-        },
-    });
-    ask(&mut rig, limit).unwrap();
-    refused(told(&mut rig, number(6001)));
     rig.engine.close();
-    refused(told(&mut rig, number(6002)));
+    refused(told(&mut rig, number(6001)));
 }
 
 /// Every refusal of messages because of the disk, and the states that it leads to.
