@@ -28,7 +28,7 @@ use super::window::Window;
 use crate::planted::{Bug, planted};
 use crate::store::{
     CursorKey, Cursors, Doubtful, InDoubt, Parent, ProducerKey, Producers, RoomSlot, RoomTable,
-    Run, Stand, Versioned,
+    Run, Stand, Versioned, is_nameless,
 };
 
 /// The state so far.
@@ -284,6 +284,10 @@ impl Replay {
 
     fn room(&mut self, record: &RoomStateRecord<'_>) -> bool {
         let id = RoomId::new(record.room);
+        if record.epoch == 0 {
+            // None is drawn like this.
+            return false;
+        }
         if self.rooms.is_removed(id) {
             // What was written before it was removed, behind the beginning of a checkpoint that knows more.
             return true;
@@ -300,8 +304,11 @@ impl Replay {
             if RoomName::parse_reserved(record.name).is_err() {
                 return false;
             }
-            self.free_name(id, record.name);
-            self.rooms.give_name(id, record.name, epoch);
+            // A room that has a name keeps it, whatever a record claims.
+            if self.rooms.get(id).is_none() || is_nameless(self.rooms.name(id)) {
+                self.free_name(id, record.name);
+                self.rooms.give_name(id, record.name, epoch);
+            }
         }
         if self.rooms.get(id).is_none() {
             let slot = RoomSlot {

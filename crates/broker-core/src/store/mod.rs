@@ -46,7 +46,7 @@ pub(crate) use mailbox::wake_all;
 pub(crate) use producers::{Producers, Run};
 #[cfg(feature = "net")]
 pub(crate) use relay::Relay;
-pub(crate) use rooms::{Parent, RoomSlot, RoomTable, Versioned};
+pub(crate) use rooms::{Parent, RoomSlot, RoomTable, Versioned, is_nameless};
 
 use crate::log::damage::Damage;
 use crate::sync::Arc;
