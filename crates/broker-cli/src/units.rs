@@ -86,7 +86,7 @@ pub(crate) fn write_duration(duration: Duration, out: &mut Vec<u8>) {
     }
 }
 
-/// A size as [`bytes`] reads it: with a unit when it is a whole number of them.
+/// A size as [`bytes()`] reads it: with a unit when it is a whole number of them.
 pub(crate) fn write_bytes(bytes: u64, out: &mut Vec<u8>) {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let whole = |shift: u32| bytes != 0 && bytes.trailing_zeros() >= shift;
