@@ -88,6 +88,8 @@ static FORGED: Test = Test::simulation("beliefs::a_payload_does_not_pass_for_a_b
 static FOOTERS: Test = Test::simulation("early_footers::footers_change_nothing_but_the_time");
 static NAMES: Test =
     Test::simulation("regressions::a_segment_whose_name_is_not_safe_yet_is_not_gone_on_in");
+static UNSAFE_NAMES: Test =
+    Test::simulation("regressions::a_rewritten_segment_whose_name_may_be_lost_does_not_count");
 static MARKS: Test = Test::simulation(
     "regressions::a_mark_that_was_written_a_second_time_does_not_vouch_for_its_segment",
 );
@@ -228,8 +230,8 @@ pub(super) static BUGS: [Planted; 41] = [
     bug(
         "unsafe_name_believed",
         "P4",
-        &MATRIX,
-        &[LOST, FALSE_ALARM, UNOPENED],
+        &UNSAFE_NAMES,
+        &["left == right"],
     ),
     bug("producers_forgotten", "P9", &MATRIX, &[DOUBLED]),
     bug("resend_rule_off", "P9", &RESENDS, &["left == right"]),
