@@ -130,12 +130,26 @@ impl Cursors {
 /// Moves that nobody waits for and that are not written yet.
 #[derive(Debug, Default)]
 pub(crate) struct Relaxed {
-    moves: HashMap<CursorKey, Stand>,
+    moves: HashMap<CursorKey, (Stand, Is)>,
+    /// How many of them are of cursors that are not stored yet.
+    new: usize,
     /// In the order in which they came.
     order: VecDeque<CursorKey>,
 }
 
+/// Whether a cursor is stored already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Is {
+    New,
+    Stored,
+}
+
 impl Relaxed {
+    /// How many cursors there are that are not stored yet.
+    pub(crate) fn new_cursors(&self) -> usize {
+        self.new
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.moves.len()
     }
@@ -145,12 +159,25 @@ impl Relaxed {
     }
 
     pub(crate) fn get(&self, key: &CursorKey) -> Option<Stand> {
-        self.moves.get(key).copied()
+        self.moves.get(key).map(|(stand, _)| *stand)
+    }
+
+    fn insert(&mut self, key: CursorKey, to: Stand, is: Is) -> bool {
+        self.new += usize::from(is == Is::New);
+        let before = self.moves.insert(key, (to, is));
+        self.new -= usize::from(before.is_some_and(|(_, is)| is == Is::New));
+        before.is_none()
+    }
+
+    fn remove(&mut self, key: &CursorKey) -> Option<(Stand, Is)> {
+        let removed = self.moves.remove(key);
+        self.new -= usize::from(removed.is_some_and(|(_, is)| is == Is::New));
+        removed
     }
 
     /// Notes a move. It stands for an earlier one of the same cursor, in whose turn it is written.
-    pub(crate) fn note(&mut self, key: CursorKey, to: Stand) {
-        if self.moves.insert(key.clone(), to).is_none() {
+    pub(crate) fn note(&mut self, key: CursorKey, to: Stand, is: Is) {
+        if self.insert(key.clone(), to, is) {
             self.order.push_back(key);
         }
     }
@@ -163,7 +190,7 @@ impl Relaxed {
                 break;
             };
             // One that was passed over by an awaited move is not there any more.
-            if let Some(stand) = self.moves.remove(&key) {
+            if let Some((stand, _)) = self.remove(&key) {
                 taken.push((key, stand));
             }
         }
@@ -171,10 +198,15 @@ impl Relaxed {
     }
 
     /// Puts back what could not be written, unless the cursor has moved since.
-    pub(crate) fn put_back(&mut self, moves: Vec<(CursorKey, Stand)>) {
+    pub(crate) fn put_back(
+        &mut self,
+        moves: Vec<(CursorKey, Stand)>,
+        is: impl Fn(&CursorKey) -> Is,
+    ) {
         for (key, stand) in moves.into_iter().rev() {
             if !self.moves.contains_key(&key) {
-                self.moves.insert(key.clone(), stand);
+                let is = is(&key);
+                self.insert(key.clone(), stand, is);
                 self.order.push_front(key);
             }
         }
@@ -182,7 +214,7 @@ impl Relaxed {
 
     /// An awaited move has passed it over.
     pub(crate) fn forget(&mut self, key: &CursorKey) {
-        self.moves.remove(key);
+        self.remove(key);
         if self.moves.is_empty() {
             self.order.clear();
         }
@@ -243,18 +275,19 @@ mod tests {
     fn the_last_of_several_moves_stands_for_all_of_them() {
         let mut relaxed = Relaxed::default();
         for seq in 1..=100 {
-            relaxed.note(key(1, "a"), stand(seq, 0));
-            relaxed.note(key(1, "b"), stand(seq + 1000, 0));
+            relaxed.note(key(1, "a"), stand(seq, 0), Is::New);
+            relaxed.note(key(1, "b"), stand(seq + 1000, 0), Is::New);
         }
         assert_eq!(relaxed.len(), 2);
         let taken = relaxed.take(1);
         assert_eq!(taken, vec![(key(1, "a"), stand(100, 0))]);
-        relaxed.note(key(1, "a"), stand(7, 0));
-        relaxed.put_back(taken);
+        relaxed.note(key(1, "a"), stand(7, 0), Is::New);
+        relaxed.put_back(taken, |_| Is::New);
+        assert_eq!(relaxed.new_cursors(), 2);
         assert_eq!(relaxed.get(&key(1, "a")).unwrap(), stand(7, 0));
         relaxed.forget(&key(1, "b"));
         assert_eq!(relaxed.take(9), vec![(key(1, "a"), stand(7, 0))]);
-        assert!(relaxed.is_empty());
+        assert!(relaxed.is_empty() && relaxed.new_cursors() == 0);
     }
 
     #[test]
@@ -281,7 +314,7 @@ mod tests {
             names.collect::<Vec<_>>()
         };
         assert_eq!(left(&cursors), ["a", "c"]);
-        relaxed.note(key(2, "a"), stand(9, 101));
+        relaxed.note(key(2, "a"), stand(9, 101), Is::New);
         let page = cursors.page(RoomId::new(2), "", 1, |key| relaxed.get(key));
         assert!(page.more);
         assert_eq!(page.cursors.first().unwrap().position.seq, Seq::new(9));

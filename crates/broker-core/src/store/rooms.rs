@@ -128,6 +128,8 @@ pub(crate) struct RoomTable {
     makers: Makers,
     parents: HashMap<RoomId, Parent>,
     settings: HashMap<RoomId, Box<Versioned<RoomSettings>>>,
+    /// How many rooms have a limit of bytes of their own.
+    limited: usize,
     removed: usize,
     totals: Totals,
     /// The heads with which this leader began; `None` where nothing outlives a leader.
@@ -347,7 +349,8 @@ impl RoomTable {
         let name_of = |id| name_in(&self.chunks, &self.names, id);
         self.by_name.remove(name_of(id), id, name_of);
         self.parents.remove(&id);
-        self.settings.remove(&id);
+        let before = self.settings.remove(&id);
+        self.forget_limit(before);
     }
 
     /// Gives out the next number to a room that was removed already: a checkpoint tells of it.
@@ -378,8 +381,20 @@ impl RoomTable {
     pub(crate) fn set_settings(&mut self, id: RoomId, settings: Versioned<RoomSettings>) {
         let known = self.settings.get(&id).map_or(0, |known| known.version);
         if self.get(id).is_some() && settings.version > known {
-            self.settings.insert(id, Box::new(settings));
+            self.limited += usize::from(settings.settings.bytes_max.is_some());
+            let before = self.settings.insert(id, Box::new(settings));
+            self.forget_limit(before);
         }
+    }
+
+    fn forget_limit(&mut self, before: Option<Box<Versioned<RoomSettings>>>) {
+        let was_limited = before.is_some_and(|before| before.settings.bytes_max.is_some());
+        self.limited -= usize::from(was_limited);
+    }
+
+    /// Whether no room has a limit of bytes of its own.
+    pub(crate) fn none_is_limited(&self) -> bool {
+        self.limited == 0
     }
 
     /// All that is known of a room.

@@ -16,7 +16,7 @@ use broker_proto::{
     Epoch, ErrorCode, Level, Micros, RoomId, RoomName, SenderName, Seq, StoreSettings, publish,
 };
 
-use super::cursors::{CURSORS_MAX, CursorKey, Cursors, Relaxed, Stand};
+use super::cursors::{CURSORS_MAX, CursorKey, Cursors, Is, Relaxed, Stand};
 use super::in_doubt::InDoubt;
 use super::producers::{Known, Producer, Producers, Run};
 use super::rooms::{
@@ -565,7 +565,8 @@ impl Sequencer {
         if self.stand(&key).is_none() {
             self.has_room_for_cursor()?;
         }
-        self.relaxed.note(key, Stand { at, moved: now });
+        let is = is_stored(&self.cursors, &key);
+        self.relaxed.note(key, Stand { at, moved: now }, is);
         Ok(())
     }
 
@@ -589,7 +590,7 @@ impl Sequencer {
     }
 
     fn has_room_for_cursor(&self) -> Result<(), StoreError> {
-        if self.cursors.len() + self.relaxed.len() < CURSORS_MAX {
+        if self.cursors.len() + self.relaxed.new_cursors() < CURSORS_MAX {
             return Ok(());
         }
         Err(StoreError::Limit {
@@ -654,7 +655,6 @@ impl Sequencer {
         self.new_by_name.clear();
         self.staged.clear();
         self.changes.clear();
-        self.relaxed.put_back(std::mem::take(&mut self.in_flight));
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Cursor { key, before } => {
@@ -667,6 +667,8 @@ impl Sequencer {
                 }
             }
         }
+        let (cursors, moves) = (&self.cursors, std::mem::take(&mut self.in_flight));
+        self.relaxed.put_back(moves, |key| is_stored(cursors, key));
     }
 }
 
@@ -677,6 +679,13 @@ fn record_bytes(append: &Append, skip: u32) -> u64 {
     entries
         .map(|entry| (head + entry.extensions.len() + entry.payload.len()) as u64)
         .sum()
+}
+
+fn is_stored(cursors: &Cursors, key: &CursorKey) -> Is {
+    match cursors.stand(key) {
+        Some(_) => Is::Stored,
+        None => Is::New,
+    }
 }
 
 fn mark(producer: &Producer) -> ProducerMark {

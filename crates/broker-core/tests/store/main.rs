@@ -7,6 +7,7 @@
 
 mod basics;
 mod conformance;
+mod cursors;
 mod damage;
 mod fuzzing;
 mod golden;
@@ -14,5 +15,6 @@ mod model;
 mod ops;
 mod regressions;
 mod retention;
+mod scene;
 mod subject;
 mod talk;

@@ -1,229 +1,17 @@
 //! What is not kept any more: trims, retention, removed rooms, limits, and the space that follows.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::clock::{ManualClock, SeededRandom};
-use broker_core::log::storage::{MemoryStorage, Storage};
 use broker_core::store::{
-    Answer, Ask, ChangeRoom, ChangeStore, EmbeddedConfig, EmbeddedStore, Engine, FindRooms, Hint,
-    ListCursors, MemoryStore, Notice, ReadRange, ReadReply, RemoveRoom, RoomState, SetCursor,
-    Store, StoreError, TrimRoom,
+    Answer, Ask, ChangeRoom, FindRooms, ListCursors, Notice, SetCursor, StoreError, TrimRoom,
 };
 use broker_proto::{
-    Epoch, ErrorCode, Micros, Position, RoomChange, RoomName, Seq, SkipReason, StartAt,
-    StoreChange, StoreId, WhenFull,
+    Epoch, ErrorCode, Micros, Position, RoomChange, Seq, SkipReason, StartAt, StoreChange, WhenFull,
 };
 
 use crate::talk::Talker;
 
-/// A store, with what drives it if it lies on a disk.
-struct Scene {
-    disk: MemoryStorage,
-    clock: ManualClock,
-    store: Arc<dyn Store>,
-    engine: Option<Engine<MemoryStorage>>,
-    opened: u64,
-    talker: Talker,
-    /// Small ones, so that much happens.
-    segment_bytes: u64,
-}
-
-impl Scene {
-    fn on_disk() -> Self {
-        let mut scene = Self::in_memory();
-        scene.reopen();
-        scene
-    }
-
-    fn in_memory() -> Self {
-        let clock = ManualClock::new(Micros::new(1_000_000_000));
-        let random = Box::new(SeededRandom::new(1));
-        Self {
-            disk: MemoryStorage::new(),
-            store: MemoryStore::new(1 << 20, Arc::new(clock.clone()), random),
-            engine: None,
-            clock,
-            opened: 0,
-            talker: Talker::new("ann", 1),
-            segment_bytes: 16 << 10,
-        }
-    }
-
-    fn both() -> [Self; 2] {
-        [Self::in_memory(), Self::on_disk()]
-    }
-
-    /// A new leader, after the one before was killed.
-    fn reopen(&mut self) {
-        self.engine = None;
-        self.opened += 1;
-        let mut config = EmbeddedConfig::new(StoreId::new([1; 16]));
-        config.clock = Arc::new(self.clock.clone());
-        config.random = Box::new(SeededRandom::new(self.opened));
-        config.checkpoint_bytes_min = 8 << 10;
-        config.segment_bytes_min = self.segment_bytes;
-        config.segment_bytes_max = self.segment_bytes * 4;
-        config.tail_bytes_max = 0;
-        let disk = Arc::new(self.disk.clone());
-        let (store, engine) = EmbeddedStore::open_manual(disk, config, &mut |_, _| {}).unwrap();
-        self.store = store;
-        self.engine = Some(engine);
-    }
-
-    /// Restarts it if it lies on a disk, in order or not.
-    fn restart(&mut self, in_order: bool) {
-        if let Some(engine) = &mut self.engine {
-            if in_order {
-                engine.close();
-            }
-            self.reopen();
-        }
-    }
-
-    fn work(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            loop {
-                while engine.step() {}
-                engine.keep_house();
-                if !engine.keep() && !engine.step() {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// As time passes, so that everything is looked at again.
-    fn look(&mut self) {
-        self.clock.advance(Duration::from_secs(2));
-        self.work();
-    }
-
-    fn send(&mut self, room: &str, payloads: &[&[u8]]) {
-        self.talker.send(&*self.store, room, payloads);
-        self.work();
-    }
-
-    fn ask(&mut self, ask: Ask) -> Result<Answer, StoreError> {
-        let mailbox = broker_core::store::Mailbox::new();
-        self.store.ask(ask, 7, &mailbox);
-        self.work();
-        let mut notices = Vec::new();
-        mailbox.drain(&mut notices);
-        match notices.pop() {
-            Some(Notice::Answer { tag: 7, result }) if notices.is_empty() => result,
-            other => panic!("{other:?}, {notices:?}"),
-        }
-    }
-
-    fn room(&mut self, room: &str) -> RoomState {
-        match self.ask(Ask::Room(name(room))).unwrap() {
-            Answer::Room(state) => *state,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn change(&mut self, room: &str, change: RoomChange) -> RoomState {
-        let change = ChangeRoom {
-            room: name(room),
-            expected: None,
-            change,
-        };
-        match self.ask(Ask::ChangeRoom(change)).unwrap() {
-            Answer::Room(state) => *state,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn change_store(&mut self, change: StoreChange) {
-        let change = ChangeStore {
-            expected: None,
-            change,
-        };
-        assert!(matches!(
-            self.ask(Ask::ChangeStore(change)),
-            Ok(Answer::Store(_))
-        ));
-    }
-
-    fn trim(&mut self, room: &str, before: u64) -> Result<Answer, StoreError> {
-        self.ask(Ask::Trim(TrimRoom {
-            room: name(room),
-            epoch: Epoch::new(0),
-            before: Seq::new(before),
-        }))
-    }
-
-    fn remove(&mut self, room: &str) -> Result<Answer, StoreError> {
-        self.ask(Ask::Remove(RemoveRoom {
-            room: name(room),
-            epoch: Epoch::new(0),
-        }))
-    }
-
-    fn read(&self, room: &str, from: StartAt) -> Result<ReadReply, StoreError> {
-        let range = ReadRange {
-            room: name(room),
-            from,
-            count_max: 1000,
-            bytes_max: 1 << 20,
-            hint: Hint::default(),
-        };
-        let reply = self
-            .store
-            .read(range, 1, &broker_core::store::Mailbox::new());
-        reply.unwrap()
-    }
-
-    /// The seqs that a reader gets who asks for all.
-    fn seqs(&self, room: &str) -> Vec<u64> {
-        let mut seqs = Vec::new();
-        let mut from = StartAt::START;
-        loop {
-            let reply = self.read(room, from).unwrap();
-            assert!(reply.skip.is_none(), "{:?}", reply.skip);
-            seqs.extend(
-                (0..u64::from(reply.count)).map(|n| reply.next.get() - u64::from(reply.count) + n),
-            );
-            if reply.next > reply.head {
-                return seqs;
-            }
-            from = StartAt::seq(reply.next);
-        }
-    }
-
-    fn refusals(&mut self) -> Vec<ErrorCode> {
-        let mut notices = Vec::new();
-        self.talker.mailbox.drain(&mut notices);
-        notices
-            .iter()
-            .filter_map(|notice| match notice {
-                Notice::Refused { code, .. } => Some(*code),
-                _ => None,
-            })
-            .collect()
-    }
-
-    fn segment_files(&self) -> usize {
-        let files = self.disk.list().unwrap();
-        files.iter().filter(|file| file.ends_with(".seg")).count()
-    }
-}
-
-fn name(room: &str) -> RoomName {
-    RoomName::parse(room).unwrap()
-}
-
-fn keep_count(count: u64) -> RoomChange {
-    RoomChange {
-        keep_count: Some(Some(count)),
-        ..RoomChange::default()
-    }
-}
-
-fn up_to(first: u64, last: u64) -> Vec<u64> {
-    (first..=last).collect()
-}
+use crate::scene::{Scene, keep_count, name, up_to};
 
 #[test]
 fn a_trim_is_exact_and_for_good() {
@@ -671,136 +459,42 @@ fn a_store_at_its_limit_refuses_and_goes_on_when_there_is_space() {
 }
 
 #[test]
-fn relaxed_moves_of_a_cursor_become_one_record() {
-    let mut scene = Scene::on_disk();
-    scene.send("lobby", &[b"one", b"two"]);
-    let epoch = scene.room("lobby").info.epoch;
-    let set = |seq: u64, relaxed| SetCursor {
-        room: name("lobby"),
-        name: "seen".to_owned(),
-        to: Some(Position::new(epoch, Seq::new(seq))),
-        expected: None,
-        relaxed,
-    };
-    let written = |scene: &Scene| scene.store.info().cursors.written;
-    scene.look();
-    for n in 0..1000 {
-        scene
-            .store
-            .set_cursor(set(n, true), n, &scene.talker.mailbox);
+fn space_follows_in_a_store_that_had_no_checkpoint() {
+    let mut scene = Scene::in_memory();
+    scene.checkpoint_bytes = 1 << 30;
+    scene.segment_bytes = 1 << 20;
+    scene.reopen();
+    let payload = vec![5; 500_000];
+    for _ in 0..40 {
+        scene.send("big", &[&payload]);
     }
-    scene.work();
-    let mut answers = Vec::new();
-    scene.talker.mailbox.drain(&mut answers);
-    let moved = answers
-        .iter()
-        .filter(|notice| matches!(notice, Notice::Cursor { result: Ok(_), .. }));
-    assert_eq!(moved.count(), 1000);
-    let at = |scene: &mut Scene| {
-        scene
-            .store
-            .cursor(&name("lobby"), "seen", 5, &scene.talker.mailbox);
-        scene.work();
-        let mut answers = Vec::new();
-        scene.talker.mailbox.drain(&mut answers);
-        match answers.pop() {
-            Some(Notice::Cursor {
-                result: Ok(Some(at)),
-                ..
-            }) => at.seq.get(),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(at(&mut scene), 999);
-    assert!(written(&scene) <= 1);
-    scene.look();
-    assert!(written(&scene) <= 2, "{}", written(&scene));
-    scene.restart(false);
-    assert_eq!(at(&mut scene), 999);
-    // Closing writes what waits.
-    scene
-        .store
-        .set_cursor(set(5, true), 1, &scene.talker.mailbox);
-    scene.work();
-    scene.restart(true);
-    assert_eq!(at(&mut scene), 5);
-    // Whoever waits for a move passes over one that does not.
-    scene
-        .store
-        .set_cursor(set(6, true), 1, &scene.talker.mailbox);
-    scene
-        .store
-        .set_cursor(set(7, false), 1, &scene.talker.mailbox);
-    scene.work();
-    scene.restart(false);
-    assert_eq!(at(&mut scene), 7);
+    let before = scene.store.info().space.log_bytes;
+    assert!(scene.remove("big").is_ok());
+    for _ in 0..4 {
+        scene.look();
+    }
+    let after = scene.store.info().space;
+    assert!(after.log_bytes < before / 2, "{before}, {after:?}");
 }
 
 #[test]
-fn a_hundred_thousand_cursors_that_move_all_the_time_cost_little() {
+fn checkpoints_near_the_limit_do_not_call_for_each_other() {
     let mut scene = Scene::on_disk();
-    scene.send("lobby", &[b"one"]);
-    let epoch = scene.room("lobby").info.epoch;
-    let before = scene.store.info().cursors.written;
-    for round in 0..3_u64 {
-        for n in 0..100_000_u64 {
-            let set = SetCursor {
-                room: name("lobby"),
-                name: format!("reader-{n}"),
-                to: Some(Position::new(epoch, Seq::new(round))),
-                expected: None,
-                relaxed: true,
-            };
-            scene.store.set_cursor(set, n, &scene.talker.mailbox);
-        }
-        scene.clock.advance(Duration::from_secs(1));
-        scene.work();
+    for n in 0..200 {
+        scene.send(&format!("room-{n}"), &[&[1; 100]]);
     }
-    let info = scene.store.info().cursors;
-    assert!(info.written - before <= 3 * 1000, "{info:?}");
-    assert!(info.interval_ms >= 90_000, "{info:?}");
-}
-
-#[test]
-fn an_idle_cursor_is_forgotten_when_that_is_set() {
-    let mut scene = Scene::on_disk();
-    scene.send("lobby", &[b"one"]);
-    let epoch = scene.room("lobby").info.epoch;
+    let used = scene.store.info().space.log_bytes;
     scene.change_store(StoreChange {
-        cursor_idle: Some(Some(Duration::from_secs(3600))),
+        bytes_max: Some(Some(used + 2000)),
         ..StoreChange::default()
     });
-    let set = |cursor: &str| SetCursor {
-        room: name("lobby"),
-        name: cursor.to_owned(),
-        to: Some(Position::new(epoch, Seq::new(1))),
-        expected: None,
-        relaxed: false,
-    };
-    scene.store.set_cursor(set("old"), 1, &scene.talker.mailbox);
-    scene.work();
-    scene.clock.advance(Duration::from_secs(3000));
-    scene.store.set_cursor(set("new"), 1, &scene.talker.mailbox);
-    scene.work();
-    scene.clock.advance(Duration::from_secs(1000));
-    // A checkpoint is when it happens.
-    for n in 0..40_u8 {
-        scene.send("lobby", &[&[n; 2000]]);
+    for _ in 0..10 {
+        scene.look();
     }
-    let list = ListCursors {
-        room: name("lobby"),
-        after: String::new(),
-        limit: 10,
-    };
-    match scene.ask(Ask::Cursors(list)).unwrap() {
-        Answer::Cursors(page) => {
-            let names: Vec<_> = page
-                .cursors
-                .iter()
-                .map(|cursor| cursor.name.as_str())
-                .collect();
-            assert_eq!(names, ["new"]);
-        }
-        other => panic!("{other:?}"),
+    let before = scene.store.info().space.checkpoint_bytes;
+    for _ in 0..50 {
+        scene.look();
     }
+    let after = scene.store.info().space.checkpoint_bytes;
+    assert_eq!(before, after, "nothing was published or trimmed meanwhile");
 }

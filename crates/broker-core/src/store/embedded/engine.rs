@@ -298,7 +298,7 @@ impl<S: Storage> Engine<S> {
                     }
                 }
                 Request::Shorten { done } => self.shorten(done),
-                Request::Checkpoint { roll } => self.ask_for_checkpoint(roll),
+                Request::Checkpoint => self.ask_for_checkpoint(),
                 Request::Ask { ask, tag, to } => self.answer(&ask, tag, to),
                 Request::Trim { .. } => {}
                 Request::Cursor {

@@ -61,10 +61,8 @@ pub(super) enum Request {
         /// Who waits for it.
         asked: Option<TrimAsked>,
     },
-    /// A checkpoint is wanted, perhaps at the front of a new segment.
-    Checkpoint {
-        roll: bool,
-    },
+    /// A checkpoint is wanted.
+    Checkpoint,
     /// To leave little for the next leader to read.
     Shorten {
         done: Done,

@@ -13,11 +13,10 @@ use broker_proto::{RoomId, StoreSettings};
 use super::super::rooms::Versioned;
 use super::super::{Fullness, Notice, StoreError};
 use super::inbox::{Request, TrimAsked};
-use super::retention::{Retaining, TRIMS_MAX};
+use super::retention::{Retaining, TRIMS_MAX, rooms_near_limit};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::log::Chance;
-use crate::log::position::LogPosition;
 use crate::log::reclaim::{Left, Reclaimer};
 use crate::log::storage::Storage;
 use crate::sync::{Arc, Condvar, Mutex, lock, read, wait_for};
@@ -180,8 +179,8 @@ pub(super) struct Keeper<S: Storage> {
     cut_short: bool,
     /// How near the store was to its limit.
     fullness: Fullness,
-    /// What the checkpoints covered when one was asked for last.
-    covered: Option<LogPosition>,
+    /// How many checkpoints there had been when one was asked for last.
+    asked_after: Option<u64>,
 }
 
 /// When there is more to do.
@@ -208,12 +207,14 @@ impl<S: Storage> Keeper<S> {
             looked: None,
             cut_short: false,
             fullness: Fullness::Fine,
-            covered: None,
+            asked_after: None,
         }
     }
 
     /// Works until it is told to stop.
     pub(super) fn run(mut self) {
+        // Also when it ends by a panic, nobody waits for an answer that never comes.
+        let _stops = Stops(Arc::clone(&self.shared));
         let mut next = Next::Now;
         loop {
             let limit = match next {
@@ -291,6 +292,8 @@ impl<S: Storage> Keeper<S> {
         if looks_now || is_due {
             self.looked = Some(now);
             self.warn(settings);
+            let near = rooms_near_limit(&self.shared, settings);
+            self.shared.space.note_near_limit(near);
             let wall = self.clock.now();
             match self.retaining.plan(&self.shared, settings, wall) {
                 Ok(trims) if trims.is_empty() => {}
@@ -343,7 +346,7 @@ impl<S: Storage> Keeper<S> {
             }
             Ok(Left::Waits { bytes }) => {
                 shared.space.note_waiting(bytes);
-                self.ask_for_checkpoint(settings, covered, bytes);
+                self.ask_for_checkpoint(settings, bytes);
                 Next::WhenAsked
             }
             Err(error) => {
@@ -356,22 +359,29 @@ impl<S: Storage> Keeper<S> {
     }
 
     /// Space that only waits for the log to be covered by checkpoints is worth one, if it is much.
-    fn ask_for_checkpoint(&mut self, settings: &StoreSettings, covered: LogPosition, bytes: u64) {
+    fn ask_for_checkpoint(&mut self, settings: &StoreSettings, bytes: u64) {
         let shared = &self.shared;
-        let mut enough = WAITING_BYTES_MIN.max(
-            shared
-                .space
-                .checkpoint_bytes()
-                .saturating_mul(WAITING_CHECKPOINTS),
-        );
         let is_full = Fullness::of(shared.log_bytes(), settings.bytes_max) >= Fullness::Trimming;
-        if let Some(max) = settings.bytes_max.filter(|_| is_full) {
-            enough = enough.min(max / WAITING_SHARE);
+        let near_limit = settings.bytes_max.filter(|_| is_full);
+        let enough = near_limit.map_or(WAITING_BYTES_MIN, |max| {
+            WAITING_BYTES_MIN.min(max / WAITING_SHARE)
+        });
+        // Two checkpoints, which soon wait for their own space, must never be worth the next one.
+        let (checkpoints, size) = shared.space.checkpoints();
+        let enough = enough.max(size.saturating_mul(WAITING_CHECKPOINTS));
+        if bytes >= enough && self.asked_after != Some(checkpoints) {
+            self.asked_after = Some(checkpoints);
+            shared.inbox.push(Request::Checkpoint);
         }
-        if bytes >= enough && self.covered != Some(covered) {
-            self.covered = Some(covered);
-            shared.inbox.push(Request::Checkpoint { roll: false });
-        }
+    }
+}
+
+/// Nothing more is asked of a keeper that has ended.
+struct Stops<S: Storage>(Arc<Shared<S>>);
+
+impl<S: Storage> Drop for Stops<S> {
+    fn drop(&mut self) {
+        self.0.keep.stop();
     }
 }
 

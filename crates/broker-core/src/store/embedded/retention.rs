@@ -3,11 +3,13 @@
 //! What a room keeps is found by its indexes. What the store keeps is found by a walk from the front of the log, which goes on
 //! where it ended the last time, so that it passes each batch once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
-use broker_proto::{Micros, RoomId, RoomSettings, Seq, StartAt, StoreSettings, WhenFull};
+use broker_proto::{
+    Micros, Retention, RoomId, RoomSettings, Seq, StartAt, StoreSettings, WhenFull,
+};
 
 use super::super::rooms::{Begin, RoomTable, Totals};
 use super::super::sequencer::Trimming;
@@ -26,6 +28,8 @@ use crate::sync::read;
 
 /// Trims that go into one batch.
 pub(super) const TRIMS_MAX: usize = 4096;
+/// Rooms that are looked at before others are let in.
+const ROOMS_AT_ONCE: u32 = 16 << 10;
 /// Rooms are looked at for age this many times within it, but not more often than every second ...
 const LOOKS: u32 = 100;
 /// ... and at least once in this time.
@@ -42,6 +46,8 @@ pub(super) struct Retaining {
     allowed: Option<Place>,
     /// Where the log ended when it was looked at last.
     seen: LogPosition,
+    /// The room that was looked at last.
+    looked_upto: RoomId,
     /// Rooms that had no place for so many bytes, and may lose messages for them.
     short: HashMap<RoomId, u64>,
     /// Bytes that were trimmed because the store is nearly full, and that have not been freed yet.
@@ -73,7 +79,11 @@ impl Retaining {
             || settings.bytes_max.is_some()
             || settings.room_bytes_max.is_some();
         let rooms = read(&shared.rooms);
-        of_store || rooms.with_settings().any(|(_, set)| limits(&set.settings))
+        let mut all = rooms.with_settings();
+        of_store
+            || all.any(|(_, set)| {
+                set.settings.bytes_max.is_some() || !set.settings.retention.keeps_all()
+            })
     }
 
     /// What a room loses when it is trimmed as somebody asks; `None` when it loses nothing.
@@ -98,7 +108,7 @@ impl Retaining {
     ) -> io::Result<Vec<Trimming>> {
         let durable = shared.durable();
         let has_grown = durable != std::mem::replace(&mut self.seen, durable);
-        let mut trims = HashMap::new();
+        let mut trims = BTreeMap::new();
         self.plan_rooms(shared, settings, (now, has_grown), &mut trims)?;
         self.plan_store(shared, settings, now, &mut trims)?;
         if trims.len() >= TRIMS_MAX {
@@ -113,33 +123,32 @@ impl Retaining {
         shared: &Shared<S>,
         settings: &StoreSettings,
         (now, has_grown): (Micros, bool),
-        trims: &mut HashMap<RoomId, Trimming>,
+        trims: &mut BTreeMap<RoomId, Trimming>,
     ) -> io::Result<()> {
-        let set: Vec<(RoomId, RoomSettings)> = {
+        let mut set: Vec<(RoomId, Kept)> = {
             let rooms = read(&shared.rooms);
-            let limiting = rooms
-                .with_settings()
-                .filter(|(_, set)| limits(&set.settings));
-            limiting
-                .map(|(id, set)| (id, set.settings.clone()))
-                .collect()
+            let all = rooms.with_settings();
+            let limiting = all.map(|(id, set)| (id, Kept::of(&set.settings, settings)));
+            limiting.filter(|(_, kept)| kept.is_limited()).collect()
         };
-        let mut near = 0;
+        // In an order that repeats, and from where it was cut short, so that no room always comes too late.
+        set.sort_unstable_by_key(|(id, _)| *id);
+        let from = set.partition_point(|(id, _)| *id <= self.looked_upto);
+        set.rotate_left(from);
         for (id, set) in set {
             if trims.len() >= TRIMS_MAX {
                 break;
             }
-            near += u64::from(is_near_limit(shared, id, &set, settings));
+            self.looked_upto = id;
             if !has_grown && set.retention.age.is_none() && !self.short.contains_key(&id) {
                 continue;
             }
-            if let Some(first) = self.first_kept(shared, id, &set, settings, now)?
+            if let Some(first) = self.first_kept(shared, id, set, now)?
                 && let Some(trim) = trimming(shared, id, first)?
             {
                 trims.insert(id, trim);
             }
         }
-        shared.space.note_near_limit(near);
         Ok(())
     }
 
@@ -148,8 +157,7 @@ impl Retaining {
         &mut self,
         shared: &Shared<S>,
         id: RoomId,
-        set: &RoomSettings,
-        settings: &StoreSettings,
+        set: Kept,
         now: Micros,
     ) -> io::Result<Option<Seq>> {
         let Some((mut wanted, bytes)) = wanted(shared, id) else {
@@ -160,11 +168,12 @@ impl Retaining {
             let kept = wanted.head.get().saturating_sub(count).saturating_add(1);
             wanted.from = wanted.from.max(Seq::new(kept));
         }
-        let max = set.bytes_max.or(settings.room_bytes_max);
+        let max = set.bytes_max;
         let is_full = Fullness::of(bytes, max) >= Fullness::Trimming;
-        let may_lose = set.when_full == WhenFull::Trim;
-        let below_max = max.filter(|_| is_full && may_lose).map(|max| max / 10 * 9);
-        let needed = self.short.remove(&id).filter(|_| may_lose);
+        let below_max = max
+            .filter(|_| is_full && set.may_lose)
+            .map(|max| max / 10 * 9);
+        let needed = self.short.remove(&id).filter(|_| set.may_lose);
         let for_next = max
             .zip(needed)
             .map(|(max, needed)| max.saturating_sub(needed));
@@ -191,7 +200,7 @@ impl Retaining {
         shared: &Shared<S>,
         settings: &StoreSettings,
         now: Micros,
-        trims: &mut HashMap<RoomId, Trimming>,
+        trims: &mut BTreeMap<RoomId, Trimming>,
     ) -> io::Result<()> {
         let keep = settings.retention;
         if !keep.keeps_all() {
@@ -236,6 +245,50 @@ impl Retaining {
     }
 }
 
+/// What limits a room.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    retention: Retention,
+    bytes_max: Option<u64>,
+    may_lose: bool,
+}
+
+impl Kept {
+    fn of(set: &RoomSettings, settings: &StoreSettings) -> Self {
+        Self {
+            retention: set.retention,
+            bytes_max: set.bytes_max.or(settings.room_bytes_max),
+            may_lose: set.when_full == WhenFull::Trim,
+        }
+    }
+
+    /// Whether it may lose messages.
+    fn is_limited(self) -> bool {
+        !self.retention.keeps_all() || (self.may_lose && self.bytes_max.is_some())
+    }
+}
+
+/// How many rooms are near their limit of bytes.
+pub(super) fn rooms_near_limit<S: Storage>(shared: &Shared<S>, settings: &StoreSettings) -> u64 {
+    let (mut near, mut next) = (0, 1);
+    loop {
+        // Others get in between: there may be very many rooms.
+        let rooms = read(&shared.rooms);
+        let numbers = u32::try_from(rooms.numbers()).unwrap_or(u32::MAX);
+        if next > numbers || (settings.room_bytes_max.is_none() && rooms.none_is_limited()) {
+            return near;
+        }
+        let end = next.saturating_add(ROOMS_AT_ONCE).min(numbers);
+        for id in (next..=end).map(RoomId::new) {
+            let set = rooms.settings(id).and_then(|set| set.settings.bytes_max);
+            let max = set.or(settings.room_bytes_max);
+            let bytes = rooms.get(id).map_or(0, |slot| slot.bytes);
+            near += u64::from(Fullness::of(bytes, max) > Fullness::Fine);
+        }
+        next = end + 1;
+    }
+}
+
 /// Down to what a walk trims.
 struct Goal {
     /// What is older than this.
@@ -261,7 +314,7 @@ fn trim_oldest<S: Storage>(
     from: Place,
     goal: &Goal,
     may: &dyn Fn(RoomId) -> bool,
-    trims: &mut HashMap<RoomId, Trimming>,
+    trims: &mut BTreeMap<RoomId, Trimming>,
 ) -> io::Result<Place> {
     let mut left = {
         let totals = read(&shared.rooms).totals();
@@ -301,7 +354,7 @@ fn trim_run(
     view: &BatchView,
     run: &BatchRun,
     (goal, time): (&Goal, Micros),
-    (left, trims): (&mut Totals, &mut HashMap<RoomId, Trimming>),
+    (left, trims): (&mut Totals, &mut BTreeMap<RoomId, Trimming>),
 ) {
     let Some(slot) = rooms.get(run.room) else {
         return;
@@ -328,23 +381,6 @@ fn trim_run(
     if trim.first > before {
         trims.insert(run.room, trim);
     }
-}
-
-/// Whether anything set of a room makes it lose or refuse messages.
-fn limits(set: &RoomSettings) -> bool {
-    !set.retention.keeps_all() || set.bytes_max.is_some() || set.when_full == WhenFull::Trim
-}
-
-fn is_near_limit<S: Storage>(
-    shared: &Shared<S>,
-    id: RoomId,
-    set: &RoomSettings,
-    settings: &StoreSettings,
-) -> bool {
-    let max = set.bytes_max.or(settings.room_bytes_max);
-    let rooms = read(&shared.rooms);
-    let bytes = rooms.get(id).map_or(0, |slot| slot.bytes);
-    Fullness::of(bytes, max) > Fullness::Fine
 }
 
 /// How a room can be asked about, and how many bytes it has.

@@ -12,6 +12,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 pub(super) struct Space {
     /// Everything before is in two checkpoints.
     covered: AtomicU64,
+    checkpoints: AtomicU64,
     checkpoint_bytes: AtomicU64,
     checkpoints_written: AtomicU64,
     near_limit: AtomicU64,
@@ -34,6 +35,7 @@ impl Space {
     pub(super) fn note_checkpoint(&self, covered: LogPosition, bytes: u64) {
         self.covered.store(covered.get(), Ordering::Release);
         self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+        self.checkpoints.fetch_add(1, Ordering::Release);
         self.checkpoints_written.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -41,9 +43,10 @@ impl Space {
         LogPosition::new(self.covered.load(Ordering::Acquire))
     }
 
-    /// Size of the last checkpoint.
-    pub(super) fn checkpoint_bytes(&self) -> u64 {
-        self.checkpoint_bytes.load(Ordering::Relaxed)
+    /// How many checkpoints this leader has completed, and the size of the last one.
+    pub(super) fn checkpoints(&self) -> (u64, u64) {
+        let count = self.checkpoints.load(Ordering::Acquire);
+        (count, self.checkpoint_bytes.load(Ordering::Relaxed))
     }
 
     pub(super) fn note_near_limit(&self, rooms: u64) {

@@ -26,15 +26,10 @@ impl Order {
         mut most: usize,
         name_of: &dyn Fn(RoomId) -> &'a str,
     ) -> bool {
-        let full = numbers / RUN;
-        if self.runs.len() > full {
-            // The last one was not full when it was sorted, and may have grown.
-            let has_grown = self.runs.get(full).map_or(0, Vec::len) != numbers % RUN;
-            if has_grown {
-                self.runs.truncate(full);
-            }
-        }
-        if self.runs.last().is_some_and(|run| run.len() < RUN) && self.runs.len() <= full {
+        // The last run was not full when it was sorted, and may have grown since.
+        let last = self.runs.len().saturating_sub(1);
+        let now = numbers.saturating_sub(last * RUN).min(RUN);
+        if self.runs.last().is_some_and(|run| run.len() != now) {
             self.runs.pop();
         }
         while self.runs.len() * RUN < numbers {

@@ -138,7 +138,7 @@ impl Sequencer {
         let settings = &self.settings.settings;
         settings.bytes_max.is_some()
             || settings.room_bytes_max.is_some()
-            || rooms.with_settings().next().is_some()
+            || !rooms.none_is_limited()
     }
 
     /// Refuses what would put a room, or the store, over its limit.

@@ -189,12 +189,9 @@ impl<S: Storage> Engine<S> {
     }
 
     /// A checkpoint out of turn, so that what lies before it need not be kept.
-    pub(super) fn ask_for_checkpoint(&mut self, roll: bool) {
+    pub(super) fn ask_for_checkpoint(&mut self) {
         let (_, begin) = self.last_checkpoint;
         if self.checkpoint.is_none() && !self.writer.has_failed() && self.writer.end() > begin {
-            if roll {
-                self.writer.roll();
-            }
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
     }
