@@ -100,6 +100,14 @@ impl Publisher {
         }
     }
 
+    /// Publishes into another room from now on.
+    ///
+    /// # Panics
+    /// When the room's name breaks the rules.
+    pub fn enter(&mut self, room: &str) {
+        self.room = RoomName::parse(room).expect("a good name");
+    }
+
     /// Hands one publish in.
     ///
     /// # Panics

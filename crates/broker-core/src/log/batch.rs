@@ -382,11 +382,13 @@ fn row(bytes: &[u8]) -> BatchRun {
 pub fn table_fits(head: &BatchHead, table: &Table<'_>) -> bool {
     let mut at = HEAD_BYTES as u64;
     let mut records = 0_u64;
+    // Rows and lengths are in the same order.
+    let mut lengths = table.all_lengths().map(u64::from);
     for run in table.runs() {
         if u64::from(run.offset) != at || run.count == 0 {
             return false;
         }
-        let bytes: u64 = table.lengths(&run).map(u64::from).sum();
+        let bytes: u64 = lengths.by_ref().take(run.count as usize).sum();
         let least = u64::from(run.count).saturating_mul(RECORD_FIXED_BYTES as u64);
         if bytes != u64::from(run.bytes) || bytes < least {
             return false;

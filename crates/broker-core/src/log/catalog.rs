@@ -20,13 +20,17 @@ use super::scan::{head_at, next_head};
 use super::segment::{
     DATA_OFFSET, FORMAT_VERSION, HeaderFault, SegmentHeader, SegmentId, SegmentName,
 };
-use super::spare::is_spare_name;
+use super::spare::{SPARES_NAMED, spare_number};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
 use crate::planted::{Bug, planted};
 
 /// Read this much at a time while looking for the end of a file.
 const READ_AHEAD: usize = 1 << 20;
+
+/// With so many bytes free on the disk, what was prepared by a leader that was killed can stay until this one serves: to delete 64 MiB
+/// has been seen to take 10 ms.
+const SPARES_STAY: u64 = 1 << 30;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -35,20 +39,25 @@ pub(super) struct Catalog {
     pub(super) headers: Vec<SegmentHeader>,
     /// Files that another one stands for, and footers of segments that are not there.
     pub(super) leftovers: Vec<String>,
+    /// Files that a leader which was killed had prepared: they hold nothing.
+    pub(super) spares: Vec<String>,
     /// Rewritten files without a readable header that never held anything else: they are left alone.
     pub(super) hollow: Vec<SegmentName>,
 }
 
 impl Catalog {
-    /// Reads the headers of all segments. Temporary files of a leader that was killed are removed: they hold nothing. Any
-    /// other file that is not exactly a segment is left alone.
+    /// Reads the headers of all segments. Temporary files of a leader that was killed are removed, or listed as spares: they hold
+    /// nothing. Any other file that is not exactly a segment is left alone.
     pub(super) fn read<S: Storage>(storage: &S, store: StoreId) -> Result<Self, RecoveryError> {
         let files = io_of("the directory", storage.list())?;
         let mut headers: Vec<SegmentHeader> = Vec::new();
         let mut unreadable: Vec<(SegmentName, RecoveryError)> = Vec::new();
-        let mut hollow = Vec::new();
+        let (mut hollow, mut spares) = (Vec::new(), Vec::new());
+        let may_stay = storage.free_bytes().is_ok_and(|free| free >= SPARES_STAY);
         for file in &files {
-            if is_spare_name(file) || is_pack_name(file) {
+            if may_stay && spare_number(file).is_some_and(|number| number < SPARES_NAMED) {
+                spares.push(file.clone());
+            } else if spare_number(file).is_some() || is_pack_name(file) {
                 // Only space is lost if it stays.
                 let _ = storage.delete(file);
             }
@@ -105,6 +114,7 @@ impl Catalog {
         Ok(Self {
             headers,
             leftovers,
+            spares,
             hollow,
         })
     }

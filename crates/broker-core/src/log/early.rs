@@ -89,8 +89,7 @@ impl Early {
         };
         let is_worth =
             |bytes: usize| bytes <= bytes_max && new > times.saturating_mul(bytes as u64);
-        // Looking at every room is left for last.
-        new >= every && is_worth(index.bytes_least()) && is_worth(index.memory_bytes())
+        new >= every && is_worth(index.footer_bytes())
     }
 
     /// Takes one that was made; gives the one that can be written now: this one, or the one before.
@@ -127,7 +126,7 @@ pub(super) fn read_early<S: Storage, F: StorageFile>(
         return None;
     }
     let bytes = read_whole(storage, &header.name.footer())?;
-    let (index, upto) = SegmentIndex::decode(&bytes, header.name, header.marker)?;
+    let (index, upto) = SegmentIndex::decode(bytes, header.name, header.marker)?;
     if upto <= header.base {
         return None;
     }

@@ -41,7 +41,7 @@ pub use recovery::{FEATURE_LEVEL, LastLeader};
 pub(crate) use builder::BatchBuilder;
 pub(crate) use bytes::Fields;
 pub(crate) use segments::{Segment, Segments};
-pub(crate) use spare::{FILL_BYTES, Spare, make_spare};
+pub(crate) use spare::{FILL_BYTES, Spare, delete_spares, make_spare};
 pub(crate) use state_record as state;
 pub(crate) use writer::{Chance, LogWriter, Start, WriteFault, Written, is_no_space};
 

@@ -316,11 +316,7 @@ fn read_segment<S: Storage>(
                 .entry_for(collected.next)
                 .map(|(entry, next)| (entry.at, next));
             // Before its first message here, begin at that one; the gap shows there.
-            let first = || {
-                room.entries
-                    .first()
-                    .map(|entry| (entry.at, room.entries.get(1).map(|next| next.at)))
-            };
+            let first = || room.first_entry().map(|(entry, next)| (entry.at, next));
             let Some((entry, next)) = found.or_else(first) else {
                 return Ok(true);
             };

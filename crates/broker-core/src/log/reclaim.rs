@@ -3,6 +3,12 @@
 //! A segment is looked at once, by its index, and again when something was trimmed; what is dead stays dead. Only what lies
 //! wholly before the older of the two newest checkpoints is touched: all but the messages in it is in both of them.
 //!
+//! Looking again goes in rounds, from the front of the log to its end, and no faster than [`Reclaimer::allow_looks`] says: with
+//! thousands of segments a look at all of them after every trim would keep the disk busy with their footers. What is trimmed
+//! while a round is under way is found by the next one. So space follows within the time of two rounds, which is twice as many
+//! seconds as the log has segments by the number that is allowed in one. Until then more is taken to be wanted of a segment
+//! than is, never less.
+//!
 //! **Invariant:** a file is deleted only after the one that stands for it is durable under its name, or when all that is older
 //! has been deleted durably: the log never has a hole.
 
@@ -49,6 +55,11 @@ pub(crate) enum Left {
     Idle,
     /// More of the same: step again.
     MoreToDo,
+    /// Nothing until more looks are allowed; see `Waits` for the bytes.
+    Later {
+        /// How many.
+        bytes: u64,
+    },
     /// Nothing until there are newer checkpoints: so many bytes are dead that no two of them cover yet.
     Waits {
         /// How many.
@@ -96,6 +107,17 @@ enum Deed {
     Merge,
 }
 
+/// How far looking again got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// There is nothing to look at again.
+    Done,
+    /// One was, and there may be more.
+    Looked,
+    /// There are more, once they may be.
+    Later,
+}
+
 /// A sealed segment, where the next one begins, and what is known of it.
 type Seen = (Arc<Segment>, LogPosition, Option<Look>);
 
@@ -106,8 +128,14 @@ pub(crate) struct Reclaimer {
     segment_bytes_max: u64,
     looks: HashMap<SegmentName, Look>,
     spoiled: HashSet<SegmentName>,
-    /// Something was trimmed since the first of the looks.
+    /// How often segments had come or gone when those that are gone were forgotten.
+    forgot_at: Option<u64>,
+    /// Something was trimmed since this round of looks began, or the last one.
     trimmed: bool,
+    /// Segments from here on are looked at again.
+    again_from: Option<LogPosition>,
+    /// How many may be.
+    looks_left: u32,
     /// What there was when nothing was left to do, and what was said then.
     rested: Option<((u64, LogPosition), Left)>,
     /// Whether a file has its name is not known: nothing more is done until the next start.
@@ -122,7 +150,10 @@ impl Reclaimer {
             segment_bytes_max,
             looks: HashMap::new(),
             spoiled: HashSet::new(),
+            forgot_at: None,
             trimmed: false,
+            again_from: None,
+            looks_left: 0,
             rested: None,
             stopped: false,
             done: Reclaimed::default(),
@@ -134,6 +165,16 @@ impl Reclaimer {
         self.trimmed = true;
     }
 
+    /// Segments are to have at most so many bytes from now on.
+    pub(crate) fn limit_segments(&mut self, largest: u64) {
+        self.segment_bytes_max = largest;
+    }
+
+    /// So many segments may be looked at again until this is called the next time.
+    pub(crate) fn allow_looks(&mut self, most: u32) {
+        self.looks_left = most;
+    }
+
     /// What has been done since the start.
     pub(crate) fn done(&self) -> Reclaimed {
         Reclaimed {
@@ -142,8 +183,8 @@ impl Reclaimer {
         }
     }
 
-    /// Looks at one segment that was not looked at, and does at most one thing: deletes the dead front, or packs one run of
-    /// neighbours. `covered` is where the older of the two newest checkpoints begins, `marker` draws the marker of a new
+    /// Looks at one segment, first at those that were not looked at, and does at most one thing: deletes the dead front, or
+    /// packs one run of neighbours. `covered` is where the older of the two newest checkpoints begins, `marker` draws the marker of a new
     /// file, and `pace` says how many bytes may be gone through next; with `None` the file is given up.
     ///
     /// # Errors
@@ -160,6 +201,7 @@ impl Reclaimer {
         if let Some((seen, left)) = self.rested
             && seen == now
             && !self.trimmed
+            && self.again_from.is_none()
         {
             return Ok(left);
         }
@@ -171,24 +213,23 @@ impl Reclaimer {
             return Ok(self.rest(now, Left::Idle));
         };
         let spans = segments.spans();
-        self.forget_gone(&spans);
-        let looked = self.look_at_next(segments, &spans, live);
+        self.forget_gone(&spans, now.0);
+        let looked = self.look_at_new(segments, &spans, live);
+        let again = match looked {
+            true => Again::Looked,
+            false => self.look_again(segments, &spans, live),
+        };
         let spans = self.seen(spans);
         if let Some((deed, run)) = self.plan(&spans, covered) {
             self.carry_out(segments, deed, run, newest, live, marker, pace)?;
             return Ok(Left::MoreToDo);
         }
-        if looked {
-            return Ok(Left::MoreToDo);
-        }
-        if std::mem::take(&mut self.trimmed) {
-            self.looks.retain(|_, look| look.is_dead());
-            return Ok(Left::MoreToDo);
-        }
         let bytes = waiting(&spans, covered);
-        let left = match bytes {
-            0 => Left::Idle,
-            bytes => Left::Waits { bytes },
+        let left = match (again, bytes) {
+            (Again::Looked, _) => return Ok(Left::MoreToDo),
+            (Again::Later, bytes) => return Ok(Left::Later { bytes }),
+            (Again::Done, 0) => Left::Idle,
+            (Again::Done, bytes) => Left::Waits { bytes },
         };
         Ok(self.rest(now, left))
     }
@@ -198,8 +239,9 @@ impl Reclaimer {
         left
     }
 
-    fn forget_gone(&mut self, spans: &[(Arc<Segment>, LogPosition)]) {
-        if self.looks.len() + self.spoiled.len() > 0 {
+    fn forget_gone(&mut self, spans: &[(Arc<Segment>, LogPosition)], changes: u64) {
+        let is_new = self.forgot_at.replace(changes) != Some(changes);
+        if is_new && self.looks.len() + self.spoiled.len() > 0 {
             let names: HashSet<SegmentName> = spans
                 .iter()
                 .map(|(segment, _)| segment.header.name)
@@ -210,7 +252,7 @@ impl Reclaimer {
     }
 
     /// Looks at the first segment that was not looked at; says whether there was one.
-    fn look_at_next<S: Storage>(
+    fn look_at_new<S: Storage>(
         &mut self,
         segments: &Segments<S>,
         spans: &[(Arc<Segment>, LogPosition)],
@@ -218,9 +260,47 @@ impl Reclaimer {
     ) -> bool {
         let is_new = |name| !self.looks.contains_key(name) && !self.spoiled.contains(name);
         let mut spans = spans.iter().map(|(segment, _)| segment);
-        let Some(segment) = spans.find(|segment| is_new(&segment.header.name)) else {
-            return false;
+        let new = spans.find(|segment| is_new(&segment.header.name));
+        if let Some(segment) = new {
+            self.look(segments, segment, live);
+        }
+        new.is_some()
+    }
+
+    /// Looks at the next segment of the round that follows a trim.
+    fn look_again<S: Storage>(
+        &mut self,
+        segments: &Segments<S>,
+        spans: &[(Arc<Segment>, LogPosition)],
+        live: Live<'_>,
+    ) -> Again {
+        let begins = self.again_from.is_none() && std::mem::take(&mut self.trimmed);
+        let begin = begins.then_some(LogPosition::START);
+        let Some(from) = self.again_from.take().or(begin) else {
+            return Again::Done;
         };
+        let from = spans.partition_point(|(segment, _)| segment.header.base < from);
+        let rest = spans.get(from..).unwrap_or_default().iter();
+        let is_alive = |name| self.looks.get(name).is_some_and(|look| !look.is_dead());
+        let mut alive = rest.filter(|(segment, _)| is_alive(&segment.header.name));
+        let Some((segment, next)) = alive.next() else {
+            return match self.trimmed {
+                true => Again::Looked,
+                false => Again::Done,
+            };
+        };
+        if self.looks_left == 0 {
+            self.again_from = Some(segment.header.base);
+            return Again::Later;
+        }
+        self.again_from = Some(*next);
+        self.looks_left -= 1;
+        self.look(segments, segment, live);
+        Again::Looked
+    }
+
+    /// Finds out what is wanted of a segment.
+    fn look<S: Storage>(&mut self, segments: &Segments<S>, segment: &Segment, live: Live<'_>) {
         let name = segment.header.name;
         match segments.look(segment) {
             Ok(index) => {
@@ -241,10 +321,10 @@ impl Reclaimer {
             }
             Err(error) => {
                 tracing::warn!(file = name.file(), %error, "a segment cannot be read and keeps its space");
+                self.looks.remove(&name);
                 self.spoiled.insert(name);
             }
         }
-        true
     }
 
     fn seen(&self, spans: Vec<(Arc<Segment>, LogPosition)>) -> Vec<Seen> {

@@ -32,6 +32,7 @@ use super::position::LogPosition;
 use super::replay::{Pass, Replay};
 use super::scan::{Scanner, Step, head_at, next_head, whole_batch};
 use super::segment::{SegmentHeader, SegmentId};
+use super::spare::spare_number;
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
 
@@ -74,6 +75,16 @@ pub(crate) struct Recovered {
     pub(crate) last_segment: SegmentId,
     /// Bytes behind the last whole batch that were not zero.
     pub(crate) torn_bytes: u64,
+    /// Files that a leader before had prepared, to be deleted once there is time. No spare may be made under one of their names.
+    pub(crate) spares: Vec<String>,
+}
+
+impl Recovered {
+    /// The highest number of a spare that is still there.
+    pub(crate) fn spares_made(&self) -> u64 {
+        let numbers = self.spares.iter().filter_map(|name| spare_number(name));
+        numbers.max().unwrap_or(0)
+    }
 }
 
 /// Told how far the replay is: bytes done, bytes in all.
@@ -113,7 +124,10 @@ pub(crate) fn recover<S: Storage>(
     let catalog = Catalog::read(storage, store)?;
     let segments = &catalog.headers;
     let Some(last) = segments.last().cloned() else {
-        return Ok(empty());
+        return Ok(Recovered {
+            spares: catalog.spares,
+            ..empty()
+        });
     };
     let last_term = segments.iter().map(|header| header.term).max().unwrap_or(0);
     let mut window = open(storage, &last)?;
@@ -146,6 +160,7 @@ pub(crate) fn recover<S: Storage>(
         covered: LogPosition::START,
         last_segment: *last.covers().end(),
         torn_bytes: 0,
+        spares: catalog.spares.clone(),
     };
     let next = segments.iter().skip(1).map(|header| header.base);
     let limits = next.chain([ends.proven]).zip(segments.iter());
@@ -198,13 +213,14 @@ fn empty() -> Recovered {
         last_term: 0,
         last_segment: SegmentId(0),
         torn_bytes: 0,
+        spares: Vec::new(),
     }
 }
 
 fn open<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<Window<S::File>, RecoveryError> {
     let name = header.name.file();
     let file = io_of(&name, storage.open_read(&name))?;
-    Ok(Window::new(file, header.clone(), READ_AHEAD))
+    Ok(Window::new(file, header.clone(), READ_AHEAD).careful())
 }
 
 /// What the heads of the last segment tell.
@@ -450,8 +466,7 @@ fn read_tail<F: StorageFile>(window: &mut Window<F>, recovered: &mut Recovered) 
         recovered.tail.push((head, bytes.to_vec()));
         at = head.end();
     }
-    let torn = torn_bytes(window, at)?;
-    recovered.torn_bytes = torn.len() as u64;
+    recovered.torn_bytes = torn_len(window, at)? as u64;
     Ok(())
 }
 
@@ -462,7 +477,7 @@ fn apply_tail_batch<F: StorageFile>(
 ) -> io::Result<()> {
     let limit = head.end();
     // The scanner needs a window of its own; the bytes were just read and lie in the page cache.
-    let mut scanner = Scanner::new(window.again(), head.position, limit);
+    let mut scanner = Scanner::new(window.again(), head.position, limit).skimming();
     replay(
         &mut scanner,
         &mut recovered.state,
@@ -477,17 +492,30 @@ pub(crate) fn torn_bytes<F: StorageFile>(
     window: &mut Window<F>,
     at: LogPosition,
 ) -> io::Result<Bytes> {
-    let bytes = window.up_to(at, TORN_BYTES_MAX)?;
+    let len = torn_len(window, at)?;
+    window.up_to(at, len)
+}
+
+/// How many bytes that is, at most [`TORN_BYTES_MAX`].
+fn torn_len<F: StorageFile>(window: &mut Window<F>, at: LogPosition) -> io::Result<usize> {
     // Nearly always all of it is zeros, so these are passed over many at a time.
-    let is_zero = |piece: &&[u8]| piece.iter().fold(0, |all, byte| all | byte) == 0;
-    let zeros: usize = bytes
-        .rchunks(256)
-        .take_while(is_zero)
-        .map(<[u8]>::len)
-        .sum();
-    let rest = bytes.get(..bytes.len() - zeros).unwrap_or_default();
-    let used = rest.iter().rposition(|byte| *byte != 0);
-    Ok(bytes.slice(..used.map_or(0, |last| last + 1)))
+    let is_zero = |piece: &[u8]| piece.iter().fold(0, |all, byte| all | byte) == 0;
+    let (mut len, mut seen) = (0, 0);
+    while seen < TORN_BYTES_MAX {
+        let wanted = READ_AHEAD.min(TORN_BYTES_MAX - seen);
+        let bytes = window.up_to(at.plus(seen as u64), wanted)?;
+        for (n, piece) in bytes.chunks(256).enumerate() {
+            if !is_zero(piece) {
+                let last = piece.iter().rposition(|byte| *byte != 0);
+                len = seen + n * 256 + last.map_or(0, |last| last + 1);
+            }
+        }
+        seen += bytes.len();
+        if bytes.len() < wanted {
+            break;
+        }
+    }
+    Ok(len)
 }
 
 /// Keeps torn bytes for a look, in one of at most [`TORN_FILES_MAX`] files.
@@ -530,3 +558,6 @@ fn is_torn_name(name: &str) -> bool {
 fn in_file<T>(header: &SegmentHeader, result: io::Result<T>) -> Result<T, RecoveryError> {
     io_of(&header.name.file(), result)
 }
+
+#[cfg(test)]
+mod tests;

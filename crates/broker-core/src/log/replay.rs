@@ -4,6 +4,7 @@
 //! publishing went on (a *fuzzy* one) plus everything since its beginning gives the state at the
 //! end.
 
+use std::collections::VecDeque;
 use std::io;
 
 use broker_proto::{
@@ -47,10 +48,12 @@ pub(crate) struct Replay {
     pub(crate) places: Vec<Place>,
     /// A record that may not be skipped and is not known.
     pub(crate) unknown: Option<(u16, LogPosition)>,
-    /// How many state records were replayed that were not parts of the checkpoint.
-    pub(crate) records: u64,
+    /// How many rooms the log made behind the beginning of the checkpoint.
+    pub(crate) rooms_made: usize,
     /// Parts of the checkpoint seen so far, none of them missing.
     pub(crate) chunks: u64,
+    /// Batches whose last state record is one of them, in the order of the log, with its length: it need not be read again.
+    parts: VecDeque<(LogPosition, u32)>,
     /// All parts of the checkpoint were seen.
     pub(crate) checkpoint_is_whole: bool,
     /// Damage ends here, and which rooms it hit is not known.
@@ -169,20 +172,29 @@ impl Replay {
         pass: Pass,
         index: Option<&mut IndexBuilder>,
     ) -> io::Result<()> {
-        let at = view.head.position.plus(u64::from(run.offset));
-        let bytes = window.up_to(at, run.bytes as usize)?;
-        if let Some(index) = index {
-            index.state_records(&bytes, view.head.position);
+        let position = view.head.position;
+        let at = position.plus(u64::from(run.offset));
+        let mut lengths = view.lengths(run);
+        let mut wanted = run.bytes;
+        if pass == Pass::Everything
+            && let Some(known) = lengths.pop_if(|last| self.knows_part(position, *last))
+        {
+            wanted = wanted.saturating_sub(known);
         }
-        let mut offset = 0;
-        for length in view.lengths(run) {
+        let bytes = window.up_to(at, wanted as usize)?;
+        if let Some(index) = index {
+            index.state_records(&bytes, position);
+        }
+        let (mut offset, mut ends_in_part) = (0, false);
+        for length in lengths.iter().copied() {
+            let chunks = self.chunks;
             let record = bytes
                 .get(offset..offset + length as usize)
-                .and_then(|bytes| RawRecord::parse_state(bytes, view.head.position));
+                .and_then(|bytes| RawRecord::parse_state(bytes, position));
             let from = at.plus(offset as u64);
             offset += length as usize;
             let is_good = record.is_some_and(|record| {
-                self.state_record(record.head.kind, record.payload(), view.head.position, pass)
+                self.state_record(record.head.kind, record.payload(), position, pass)
             });
             // Counted once: every part is passed over by this pass.
             if !is_good && pass == Pass::Everything {
@@ -190,8 +202,21 @@ impl Replay {
                 let place = Place::new(window.header(), from, upto, DamagePart::Record);
                 self.damage(place);
             }
+            ends_in_part = self.chunks > chunks;
         }
+        let part = lengths.last().filter(|_| ends_in_part);
+        self.parts.extend(part.map(|length| (position, *length)));
         Ok(())
+    }
+
+    /// Whether the last state record of a batch is a part of the checkpoint that was taken over already.
+    fn knows_part(&mut self, batch: LogPosition, length: u32) -> bool {
+        while self.parts.front().is_some_and(|(at, _)| *at < batch) {
+            self.parts.pop_front();
+        }
+        self.parts
+            .pop_front_if(|part| *part == (batch, length))
+            .is_some()
     }
 
     /// Says whether the record makes sense.
@@ -200,9 +225,11 @@ impl Replay {
             self.checkpoint_record(kind, payload, at, begin);
             return true;
         }
-        self.records += 1;
+        let rooms = self.rooms.numbers();
         // A checkpoint that is not the last one says nothing new.
-        kind == kind::CHECKPOINT_CHUNK || self.apply(kind, payload, at)
+        let is_good = kind == kind::CHECKPOINT_CHUNK || self.apply(kind, payload, at);
+        self.rooms_made += self.rooms.numbers() - rooms;
+        is_good
     }
 
     fn checkpoint_record(
@@ -292,38 +319,26 @@ impl Replay {
             // What was written before it was removed, behind the beginning of a checkpoint that knows more.
             return true;
         }
-        let epoch = Epoch::new(record.epoch);
         if self.rooms.next_id(0) < Some(id)
             && let Some(before) = record.room.checked_sub(1)
         {
             self.know_room(RoomId::new(before));
         }
-        // Most records tell of a room that is known; looking for its name would be most of the work.
-        let is_known = self.rooms.get(id).is_some() && self.rooms.name(id) == record.name;
-        if !is_known {
-            if RoomName::parse_reserved(record.name).is_err() {
+        let is_known = self.rooms.get(id).is_some();
+        // Most records tell of a room as it is known; looking for its name would be most of the work.
+        if !(is_known && self.rooms.name(id) == record.name) {
+            if RoomName::check_reserved(record.name).is_err() {
                 return false;
             }
-            // A room that has a name keeps it, whatever a record claims.
-            if self.rooms.get(id).is_none() || is_nameless(self.rooms.name(id)) {
-                self.free_name(id, record.name);
-                self.rooms.give_name(id, record.name, epoch);
-            }
-        }
-        if self.rooms.get(id).is_none() {
-            let slot = RoomSlot {
-                first: Seq::new(record.first),
-                head: Seq::new(record.head),
-                last_time: Micros::new(record.last_time),
-                last_at: record.last_at,
-                bytes: record.bytes,
-                created: Micros::new(record.created),
-                ..RoomSlot::new(epoch)
-            };
-            let maker = self.maker(record.created_by);
-            if !self.rooms.insert(id, record.name, maker.as_ref(), slot) {
-                // Another room has taken the name meanwhile.
-                self.know_room(id);
+            match is_known {
+                false => self.new_room(id, record),
+                // A room that has a name keeps it, whatever a record claims.
+                true if is_nameless(self.rooms.name(id)) => {
+                    self.free_name(id, record.name);
+                    let epoch = Epoch::new(record.epoch);
+                    self.rooms.give_name(id, record.name, epoch);
+                }
+                true => {}
             }
         }
         if record.parent_epoch != 0 {
@@ -350,6 +365,31 @@ impl Replay {
         true
     }
 
+    fn new_room(&mut self, id: RoomId, record: &RoomStateRecord<'_>) {
+        let slot = RoomSlot {
+            first: Seq::new(record.first),
+            head: Seq::new(record.head),
+            last_time: Micros::new(record.last_time),
+            last_at: record.last_at,
+            bytes: record.bytes,
+            created: Micros::new(record.created),
+            ..RoomSlot::new(Epoch::new(record.epoch))
+        };
+        self.know_maker(record.created_by);
+        let is_new = |state: &mut Self| {
+            let maker = state.maker.as_ref();
+            state.rooms.insert(id, record.name, maker, slot.clone())
+        };
+        if is_new(self) {
+            return;
+        }
+        self.free_name(id, record.name);
+        if !is_new(self) {
+            // Another room has taken the name meanwhile.
+            self.know_room(id);
+        }
+    }
+
     /// A name that a room with a higher number has was given up by the one with the lower: that one was removed, and the record
     /// that says so lies further on.
     fn free_name(&mut self, id: RoomId, name: &str) {
@@ -359,11 +399,10 @@ impl Replay {
     }
 
     /// Who made a room: mostly the same as the one before it.
-    fn maker(&mut self, name: &str) -> Option<SenderName> {
+    fn know_maker(&mut self, name: &str) {
         if self.maker.as_ref().is_none_or(|last| last.as_str() != name) {
             self.maker = SenderName::parse(name).ok();
         }
-        self.maker.clone()
     }
 
     fn forget_room(&mut self, id: RoomId) {

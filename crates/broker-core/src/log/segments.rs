@@ -22,7 +22,7 @@ use super::scan::{Scanner, Step};
 use super::segment::{SegmentHeader, SegmentName};
 use super::storage::{Storage, StorageFile};
 use super::window::Window;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, lock, read, write};
 
 /// Indexes of sealed segments that stay in memory, in bytes altogether.
 const INDEX_BYTES_KEPT: usize = 8 << 20;
@@ -36,9 +36,20 @@ pub(crate) struct Segment {
     /// Where it ends; `NONE` while it is the active one.
     end: AtomicU64,
     index: Mutex<Option<Arc<SegmentIndex>>>,
+    /// A reader had to make the index again. Readers change nothing on the disk: whoever keeps the store writes the footer.
+    lacks_footer: AtomicBool,
 }
 
 impl Segment {
+    fn new(header: SegmentHeader, end: LogPosition, index: Option<Arc<SegmentIndex>>) -> Self {
+        Self {
+            header,
+            end: AtomicU64::new(end.get()),
+            index: Mutex::new(index),
+            lacks_footer: AtomicBool::new(false),
+        }
+    }
+
     /// Where it ends, if it is sealed.
     pub(crate) fn end(&self) -> Option<LogPosition> {
         let end = LogPosition::new(self.end.load(Ordering::Acquire));
@@ -95,11 +106,7 @@ impl<S: Storage> Segments<S> {
         let list = found.into_iter().enumerate().map(|(at, (header, end))| {
             let active = last_is_active && at + 1 == count;
             let end = if active { LogPosition::NONE } else { end };
-            Arc::new(Segment {
-                header,
-                end: AtomicU64::new(end.get()),
-                index: Mutex::new(None),
-            })
+            Arc::new(Segment::new(header, end, None))
         });
         Self {
             storage,
@@ -239,11 +246,7 @@ impl<S: Storage> Segments<S> {
         let new = new.map(|(header, index)| {
             let bytes = index.memory_bytes();
             let end = header.packed_end().unwrap_or(header.base);
-            let segment = Arc::new(Segment {
-                end: AtomicU64::new(end.get()),
-                index: Mutex::new(Some(Arc::new(index))),
-                header,
-            });
+            let segment = Arc::new(Segment::new(header, end, Some(Arc::new(index))));
             (segment, bytes)
         });
         {
@@ -286,11 +289,7 @@ impl<S: Storage> Segments<S> {
     /// Seals the active segment at the base of a new one and makes that active; gives the sealed
     /// one, whose footer can be written now.
     pub(crate) fn begin(&self, header: SegmentHeader) -> Option<Arc<Segment>> {
-        let begun = Arc::new(Segment {
-            end: AtomicU64::new(LogPosition::NONE.get()),
-            index: Mutex::new(None),
-            header,
-        });
+        let begun = Arc::new(Segment::new(header, LogPosition::NONE, None));
         let mut list = write(&self.list);
         let mut active = write(&self.active);
         let sealed = list.last().filter(|last| last.end().is_none()).cloned();
@@ -347,26 +346,36 @@ impl<S: Storage> Segments<S> {
         if let Some(index) = self.index_in_memory(segment) {
             return Ok(index);
         }
-        let index = Arc::new(self.load(segment)?.0);
+        let (index, is_made_again) = self.load(segment)?;
+        let index = Arc::new(index);
+        if is_made_again {
+            segment.lacks_footer.store(true, Ordering::Relaxed);
+        }
         self.remember(segment, Arc::clone(&index));
         Ok(IndexView::Sealed(index))
     }
 
     /// The index of a sealed segment, for who goes through all of them: it takes no place in memory from those that readers
-    /// use. A footer that had to be made again is written.
+    /// use. A footer that had to be made again is written, also where it was a reader who made it.
     ///
     /// # Errors
     /// Those of the disk, when it has to be made again.
     pub(crate) fn look(&self, segment: &Segment) -> io::Result<Arc<SegmentIndex>> {
-        if let Some(index) = lock(&segment.index).clone() {
-            return Ok(index);
-        }
-        let (index, is_made_again) = self.load(segment)?;
-        if is_made_again && let Some(end) = segment.end() {
+        let in_memory = lock(&segment.index).clone();
+        let (index, is_made_again) = match in_memory {
+            Some(index) => (index, segment.lacks_footer.load(Ordering::Relaxed)),
+            None => {
+                let (index, is_made_again) = self.load(segment)?;
+                (Arc::new(index), is_made_again)
+            }
+        };
+        let end = segment.end().filter(|_| self.lists(segment.header.name));
+        if is_made_again && let Some(end) = end {
             // It is only a hint.
             let _ = self.put_footer(&segment.header, end, &index);
+            segment.lacks_footer.store(false, Ordering::Relaxed);
         }
-        Ok(Arc::new(index))
+        Ok(index)
     }
 
     /// As [`Self::index`]; `None` when it is not in memory.
@@ -416,7 +425,7 @@ impl<S: Storage> Segments<S> {
     fn load(&self, segment: &Segment) -> io::Result<(SegmentIndex, bool)> {
         let name = segment.header.name;
         if let Some(bytes) = read_whole(&*self.storage, &name.footer())
-            && let Some((index, end)) = SegmentIndex::decode(&bytes, name, segment.header.marker)
+            && let Some((index, end)) = SegmentIndex::decode(bytes, name, segment.header.marker)
             && Some(end) == segment.end()
         {
             return Ok((index, false));
@@ -475,7 +484,31 @@ impl<S: Storage> Segments<S> {
         };
         let index = self.look(segment)?;
         lock(&self.early).forget(segment.header.name);
-        self.put_footer(&segment.header, end, &index)
+        let bytes = index.encode(segment.header.name, segment.header.marker, end);
+        let written = self.put_bytes(segment.header.name, &bytes);
+        self.keep_as_written(segment, bytes);
+        written
+    }
+
+    /// Keeps the index of a segment, if it is in memory, as it lies in its footer: that takes a third of what it took while
+    /// it was made.
+    fn keep_as_written(&self, segment: &Segment, footer: Vec<u8>) {
+        let name = segment.header.name;
+        let Some((kept, _)) = SegmentIndex::decode(footer, name, segment.header.marker) else {
+            return;
+        };
+        let bytes = kept.memory_bytes();
+        let is_replaced = {
+            let mut index = lock(&segment.index);
+            let is_made = index.as_ref().is_some_and(|index| !index.is_kept());
+            if is_made {
+                *index = Some(Arc::new(kept));
+            }
+            is_made
+        };
+        if is_replaced {
+            self.account(name, bytes);
+        }
     }
 
     fn put_footer(

@@ -30,14 +30,21 @@ pub(super) fn spare_name(number: u64) -> String {
     format!("spare-{number:08x}.tmp")
 }
 
-/// Whether a file of that name is a spare, left over by a leader that was killed.
-pub(crate) fn is_spare_name(name: &str) -> bool {
-    let number = name
-        .strip_prefix("spare-")
-        .and_then(|rest| rest.strip_suffix(".tmp"));
-    number
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .is_some_and(|number| spare_name(number) == name)
+/// Spares that are left over and have a lower number than this can stay a while: there are numbers enough above them.
+pub(super) const SPARES_NAMED: u64 = 1 << 32;
+
+/// The number in the name of a spare.
+pub(super) fn spare_number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("spare-")?.strip_suffix(".tmp")?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (spare_name(number) == name).then_some(number)
+}
+
+/// Deletes files that leaders which were killed had prepared. Only space is lost if one stays.
+pub(crate) fn delete_spares<S: Storage>(storage: &S, names: &[String]) {
+    for name in names {
+        let _ = storage.delete(name);
+    }
 }
 
 /// Makes a file of zeros, on stable storage. `next_piece` is asked before each piece how large it may be, and sets the pace;
@@ -51,13 +58,37 @@ pub(crate) fn make_spare<S: Storage>(
     bytes: u64,
     next_piece: &mut dyn FnMut() -> Option<u64>,
 ) -> io::Result<Spare<S::File>> {
+    make(storage, name, bytes, |file| fill(file, bytes, next_piece))
+}
+
+/// Makes a file that begins with these bytes and has zeros behind them, on stable storage.
+///
+/// # Errors
+/// Those of the disk; nothing is left behind.
+pub(super) fn make_begun<S: Storage>(
+    storage: &S,
+    name: &str,
+    content: &[u8],
+    bytes: u64,
+) -> io::Result<Spare<S::File>> {
+    make(storage, name, bytes, |file| {
+        file.write_at(0, content)?;
+        file.zero_fill(content.len() as u64, bytes)
+    })
+}
+
+fn make<S: Storage>(
+    storage: &S,
+    name: &str,
+    bytes: u64,
+    fill: impl FnOnce(&S::File) -> io::Result<()>,
+) -> io::Result<Spare<S::File>> {
     match storage.delete(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = storage.create(name)?;
-    let filled = fill(&file, bytes, next_piece).and_then(|()| file.sync_all());
-    if let Err(error) = filled {
+    if let Err(error) = fill(&file).and_then(|()| file.sync_all()) {
         let _ = storage.delete(name);
         return Err(error);
     }

@@ -123,6 +123,12 @@ impl<F: StorageFile> Window<F> {
         self
     }
 
+    /// Begins as if a large batch had been passed over: how large the first one is nobody knows yet.
+    pub(crate) fn careful(mut self) -> Self {
+        self.ahead = self.ahead_usual.min(BESIDE_BYTES);
+        self
+    }
+
     /// For who wants of a batch its head, its table and its state records alone: has the messages of a large one passed over,
     /// and those of small ones read, which takes less time than asking the disk three times for each.
     pub(crate) fn skim(&mut self, head: &BatchHead) {

@@ -31,6 +31,8 @@ use super::storage::{AlignedBuf, Storage, StorageFile};
 use crate::planted::{Bug, planted};
 use crate::sync::Arc;
 
+mod copy;
+
 /// Unit of writes. A multiple of every block size that a disk may have.
 const WRITE_UNIT: u64 = 4096;
 /// A segment made in a hurry, because no prepared one was there, is no larger than its first batch
@@ -111,6 +113,8 @@ pub(crate) struct Start {
     pub(crate) segment_bytes: (u64, u64),
     /// The segment to go on in, with the size of its file.
     pub(crate) resume: Option<(SegmentHeader, u64)>,
+    /// Spares up to this number are there already, of leaders before.
+    pub(crate) spares_made: u64,
 }
 
 /// See the module's documentation.
@@ -181,7 +185,7 @@ impl<S: Storage> LogWriter<S> {
             target: Target::InPlace,
             begun: None,
             spare: None,
-            spares_made: 0,
+            spares_made: start.spares_made,
             starved: false,
             uncut: false,
             rescued: 0,
@@ -319,6 +323,18 @@ impl<S: Storage> LogWriter<S> {
     /// Has the next batch begin a new segment.
     pub(crate) fn roll(&mut self) {
         self.rolls = self.active.is_some();
+    }
+
+    /// Has segments from now on no larger than this. The next batch begins a new one if the present one is much larger.
+    pub(crate) fn limit_segments(&mut self, largest: u64) {
+        let largest = round_up(largest, WRITE_UNIT).max(self.segment_bytes.0);
+        if largest != std::mem::replace(&mut self.segment_bytes.1, largest) {
+            let is_large = |bytes| bytes > 2 * largest;
+            if let Some(spare) = self.spare.take_if(|spare| is_large(spare.bytes)) {
+                self.discard(&spare);
+            }
+            self.rolls |= self.active.as_ref().is_some_and(|it| is_large(it.bytes));
+        }
     }
 
     /// Begins a batch of at most `bytes` bytes: chooses where it goes. It is built in
@@ -611,13 +627,23 @@ impl<S: Storage> LogWriter<S> {
         header: SegmentHeader,
         spare: Spare<S::File>,
     ) -> Result<(), InstallFault> {
-        // Whatever happens, the name is not used a second time.
-        self.last_segment = header.name.id;
         let written = if planted(Bug::NoSyncAtRoll) {
             spare.file.write_at(0, self.buf.as_slice())
         } else {
             write_and_sync(&spare.file, 0, self.buf.as_slice())
         };
+        self.give_name(header, spare, written)
+    }
+
+    /// Gives a file its name as a segment, if all that it begins with was `written` and synced.
+    fn give_name(
+        &mut self,
+        header: SegmentHeader,
+        spare: Spare<S::File>,
+        written: io::Result<()>,
+    ) -> Result<(), InstallFault> {
+        // Whatever happens, the name is not used a second time.
+        self.last_segment = header.name.id;
         let named = written.is_ok();
         let result = written.and_then(|()| {
             self.storage.rename(&spare.name, &header.name.file())?;
@@ -655,50 +681,6 @@ impl<S: Storage> LogWriter<S> {
             smaller.extend_from_slice(self.buf.as_slice());
             self.buf = smaller;
         }
-    }
-
-    /// Writes batches that were found at the end of the log, and that nothing proves to be on
-    /// stable storage, into a new segment; after that they are. Without any, a mark alone cuts the
-    /// old segment off.
-    ///
-    /// # Errors
-    /// Those of the disk; nothing has changed then.
-    pub(crate) fn copy_tail(
-        &mut self,
-        tail: &[(BatchHead, Vec<u8>)],
-        now: i64,
-    ) -> io::Result<SegmentHeader> {
-        self.now = now;
-        let bytes: usize = tail.iter().map(|(_, batch)| batch.len()).sum::<usize>() + MARK_BYTES;
-        let spare = self.take_spare(bytes as u64)?;
-        let header = self.next_header(self.end);
-        self.buf.clear();
-        self.buf.extend_from_slice(&header.encode());
-        let mut last = None;
-        for (head, batch) in tail {
-            let start = self.buf.len();
-            self.buf.extend_from_slice(batch);
-            let place = self.buf.as_mut_slice().get_mut(start..).unwrap_or_default();
-            last = Some(restamp(place, head, header.marker, header.base));
-        }
-        let end = last.map_or(self.end, |head| head.end());
-        // Without any copies, the mark is what says that the segment is in use.
-        let mut builder = BatchBuilder::default();
-        builder.begin(&mut self.buf);
-        let stamp = Stamp {
-            marker: header.marker,
-            position: end,
-            durable_upto: header.base,
-            term: self.term,
-            time: now,
-            checkpoint: self.checkpoint,
-        };
-        let mark = builder.finish(&mut self.buf, BatchKind::CutMark, &stamp);
-        pad(&mut self.buf);
-        let installed = self.install(header.clone(), spare);
-        installed.map_err(|fault| fault.error)?;
-        self.advance(mark, 0);
-        Ok(header)
     }
 
     /// Writes a mark, unless the last thing written is one.

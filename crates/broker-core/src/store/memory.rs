@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use broker_proto::record::RECORD_FIXED_BYTES;
-use broker_proto::{ErrorCode, Micros, Retention, RoomId, RoomName, Seq, StoreId, Term, publish};
+use broker_proto::{Micros, Retention, RoomId, RoomName, Seq, StoreId, Term, publish};
 use bytes::Bytes;
 
 use super::cursors::CursorKey;
@@ -226,6 +226,21 @@ impl Inner {
         self.rooms.trim(id, first, bytes);
     }
 
+    /// Has the rooms lose messages whose limit refused one and that allow it, so that it fits the next time.
+    fn make_place(&mut self, now: Micros) {
+        if self.sequencer.is_limited(&self.rooms) {
+            self.retain(now);
+        }
+        let short: Vec<(RoomId, u64)> = self.sequencer.short.drain().collect();
+        for (id, needed) in short {
+            let own = self.rooms.settings(id);
+            let own = own.and_then(|set| set.settings.bytes_max);
+            let max = own.or(self.sequencer.settings.settings.room_bytes_max);
+            let keep = max.map_or(u64::MAX, |max| max.saturating_sub(needed));
+            self.drop_oldest(id, |bytes, _, _| bytes > keep);
+        }
+    }
+
     /// Drops what is not to be kept.
     fn retain(&mut self, now: Micros) {
         let before = |age: Option<Duration>| {
@@ -269,12 +284,7 @@ impl Inner {
 }
 
 /// Posts what was decided, and says whether the mailbox has to be woken.
-pub(crate) fn post_decision(
-    decision: Decision,
-    append: &Append,
-    retry_after_ms: u32,
-    to: &Arc<Mailbox>,
-) -> bool {
+pub(crate) fn post_decision(decision: Decision, append: &Append, to: &Arc<Mailbox>) -> bool {
     let producer = append.key.producer;
     let mut wake = false;
     for run in decision.known {
@@ -287,11 +297,7 @@ pub(crate) fn post_decision(
             count: refusal.count,
             code: refusal.code,
             detail: refusal.detail,
-            retry_after_ms: if refusal.code == ErrorCode::NO_SPACE {
-                retry_after_ms
-            } else {
-                0
-            },
+            retry_after_ms: refusal.retry_after_ms,
         });
     }
     if let Some(placed) = decision.placed {
@@ -342,6 +348,7 @@ impl Store for MemoryStore {
             let inner = &mut *guard;
             let now = self.clock.now();
             let random = &mut inner.random;
+            inner.sequencer.log_bytes = inner.rooms.totals().bytes;
             let decision = inner
                 .sequencer
                 .append(&inner.rooms, &append, now, &mut || random.bits_64());
@@ -354,8 +361,10 @@ impl Store for MemoryStore {
                 inner
                     .watchers
                     .fire(&append.room, placed.last_seq(), &mut wake);
+            } else {
+                inner.make_place(now);
             }
-            if post_decision(decision, &append, 0, to) {
+            if post_decision(decision, &append, to) {
                 wake.push(Arc::clone(to));
             }
         }

@@ -143,10 +143,6 @@ impl Producers {
         self.map.remove(key)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ProducerKey, &Producer)> {
         self.map.iter()
     }

@@ -142,18 +142,26 @@ pub(crate) struct RoomTable {
 struct Makers {
     list: Vec<SenderName>,
     places: HashMap<SenderName, u32>,
+    /// The number that was asked for last.
+    last: u32,
 }
 
 impl Makers {
     fn number(&mut self, maker: Option<&SenderName>) -> u32 {
         let Some(maker) = maker else { return 0 };
-        if let Some(number) = self.places.get(maker) {
-            return *number;
+        if self.get(self.last) == Some(maker) {
+            return self.last;
         }
-        self.list.push(maker.clone());
-        let number = u32::try_from(self.list.len()).unwrap_or(0);
-        self.places.insert(maker.clone(), number);
-        number
+        self.last = match self.places.get(maker) {
+            Some(number) => *number,
+            None => {
+                self.list.push(maker.clone());
+                let number = u32::try_from(self.list.len()).unwrap_or(0);
+                self.places.insert(maker.clone(), number);
+                number
+            }
+        };
+        self.last
     }
 
     fn get(&self, number: u32) -> Option<&SenderName> {
@@ -257,14 +265,15 @@ impl RoomTable {
 
     /// Remembers the heads as they are: what an earlier leader has acknowledged lies below them.
     pub(crate) fn begin_term(&mut self) {
-        let all = || self.chunks.iter().flatten().map(|kept| &kept.slot);
         let mut began = Vec::with_capacity(self.numbers);
-        began.extend(all().map(|slot| slot.head));
-        let live = || all().filter(|slot| !slot.is_removed());
-        self.totals = Totals {
-            messages: live().map(RoomSlot::messages).sum(),
-            bytes: live().map(|slot| slot.bytes).sum(),
-        };
+        self.totals = Totals::default();
+        for slot in self.chunks.iter().flatten().map(|kept| &kept.slot) {
+            began.push(slot.head);
+            if !slot.is_removed() {
+                self.totals.messages += slot.messages();
+                self.totals.bytes += slot.bytes;
+            }
+        }
         self.began = Some(began);
     }
 

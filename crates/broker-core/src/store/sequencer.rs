@@ -7,6 +7,7 @@
 //! what a crash could take back, and a refused batch leaves no hole in the seqs.
 
 mod changes;
+mod limits;
 mod resend;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use super::rooms::{
 use super::{AckRun, Append, ProducerKey, SessionId, SetCursor, StoreError};
 
 pub(crate) use changes::{Change, Trimming};
+pub(crate) use limits::look_pause;
 
 /// Why a number that was skipped is refused.
 const PASSED_OVER: &str = "this number was passed over and can no longer be stored without breaking the order; it is not stored";
@@ -59,6 +61,26 @@ pub(crate) struct Refusal {
     pub(crate) count: u32,
     pub(crate) code: ErrorCode,
     pub(crate) detail: String,
+    /// When to try again, in milliseconds; 0: no advice.
+    pub(crate) retry_after_ms: u32,
+}
+
+/// Why numbers are not stored.
+#[derive(Debug)]
+struct Why {
+    code: ErrorCode,
+    detail: String,
+    retry_after_ms: u32,
+}
+
+impl From<(ErrorCode, String)> for Why {
+    fn from((code, detail): (ErrorCode, String)) -> Self {
+        Self {
+            code,
+            detail,
+            retry_after_ms: 0,
+        }
+    }
 }
 
 /// What becomes of an append. Together the parts name every number once.
@@ -137,11 +159,13 @@ pub(crate) struct Sequencer {
     pub(crate) idle_secs: u32,
     /// What is set of the store.
     pub(crate) settings: Versioned<StoreSettings>,
-    /// So many bytes may the log still grow by, if it has a limit.
-    pub(crate) space_left: u64,
+    /// How long the log is, if it has a limit.
+    pub(crate) log_bytes: u64,
+    /// Whether some of it is about to be freed.
+    pub(crate) space_follows: bool,
     /// Moves of cursors that are not written yet.
     pub(crate) relaxed: Relaxed,
-    /// Rooms that had no place for so many bytes, and may lose messages for them.
+    /// Rooms that had no place for so many bytes, and may lose messages for them; `NONE` for the store.
     pub(crate) short: HashMap<RoomId, u64>,
     staged: HashMap<RoomId, StagedRoom>,
     changes: Vec<Change>,
@@ -170,19 +194,20 @@ impl Sequencer {
         chance: &mut dyn FnMut() -> u64,
     ) -> Decision {
         let mut decision = Decision::default();
-        let refuse = |decision: &mut Decision, from: u64, code, detail: String| {
+        let refuse = |decision: &mut Decision, from: u64, why: Why| {
             let count = u32::try_from(append.first_number + u64::from(append.count) - from)
                 .unwrap_or(append.count);
             decision.refused.push(Refusal {
                 first_number: from,
                 count,
-                code,
-                detail,
+                code: why.code,
+                detail: why.detail,
+                retry_after_ms: why.retry_after_ms,
             });
         };
         let number = match self.admit(append, now) {
-            Err((code, detail)) => {
-                refuse(&mut decision, append.first_number, code, detail);
+            Err(why) => {
+                refuse(&mut decision, append.first_number, why.into());
                 return decision;
             }
             Ok(Numbers::New) => append.first_number,
@@ -194,13 +219,13 @@ impl Sequencer {
         }
         match self.place(rooms, append, number, now, chance) {
             Ok(placed) => decision.placed = Some(placed),
-            Err((code, detail)) => {
+            Err(why) => {
                 self.note_hole(
                     &append.key,
                     number,
                     append.first_number + u64::from(append.count) - 1,
                 );
-                refuse(&mut decision, number, code, detail);
+                refuse(&mut decision, number, why);
             }
         }
         decision
@@ -230,6 +255,7 @@ impl Sequencer {
                 count: u32::try_from(end - from).unwrap_or(append.count),
                 code,
                 detail,
+                retry_after_ms: 0,
             });
         }
         decision
@@ -298,6 +324,7 @@ impl Sequencer {
                             count,
                             code: ErrorCode::DUPLICATE,
                             detail: detail.to_owned(),
+                            retry_after_ms: 0,
                         });
                     }
                     count
@@ -313,6 +340,7 @@ impl Sequencer {
                         count: span(count),
                         code: ErrorCode::NOT_STORED,
                         detail: PASSED_OVER.to_owned(),
+                        retry_after_ms: 0,
                     });
                     span(count)
                 }
@@ -323,6 +351,7 @@ impl Sequencer {
                         count: span(count),
                         code: ErrorCode::DUPLICATE,
                         detail: detail.to_owned(),
+                        retry_after_ms: 0,
                     });
                     span(count)
                 }
@@ -351,7 +380,7 @@ impl Sequencer {
         number: u64,
         now: Micros,
         chance: &mut dyn FnMut() -> u64,
-    ) -> Result<Placed, (ErrorCode, String)> {
+    ) -> Result<Placed, Why> {
         let found = rooms
             .find(&append.room)
             .map(|(id, slot)| (id, slot.epoch, slot.head, slot.last_time));
@@ -372,10 +401,8 @@ impl Sequencer {
         if let Some(expected) = append.expected_head
             && expected != head
         {
-            return Err((
-                ErrorCode::WRONG_HEAD,
-                format!("the room's last seq is {head}, not {expected}"),
-            ));
+            let detail = format!("the room's last seq is {head}, not {expected}");
+            return Err((ErrorCode::WRONG_HEAD, detail).into());
         }
         let skip = u32::try_from(number - append.first_number).unwrap_or(append.count);
         let count = append.count - skip;
@@ -383,15 +410,13 @@ impl Sequencer {
             true => record_bytes(append, skip),
             false => 0,
         };
-        self.check_limit(rooms, known.map(|(id, ..)| id), bytes)?;
+        self.check_limit(rooms, known.map(|(id, ..)| id), bytes, now)?;
         let (id, epoch, last_time, new_room) = match known {
             Some((id, epoch, _, last_time)) => (id, epoch, last_time, false),
             None => {
                 let Some(id) = rooms.next_id(self.new_rooms.len()) else {
-                    return Err((
-                        ErrorCode::LIMIT,
-                        "the store has as many rooms as it may have".to_owned(),
-                    ));
+                    let detail = "the store has as many rooms as it may have".to_owned();
+                    return Err((ErrorCode::LIMIT, detail).into());
                 };
                 let epoch = draw_epoch(chance());
                 self.new_rooms.push(NewRoom {
@@ -411,7 +436,7 @@ impl Sequencer {
             bytes: 0,
         });
         staged.bytes += bytes;
-        self.space_left = self.space_left.saturating_sub(bytes);
+        self.log_bytes = self.log_bytes.saturating_add(bytes);
         staged.next = Seq::new(first_seq.get() + u64::from(count));
         staged.last_time = staged.last_time.max(now);
         let begins = self.note_stored(

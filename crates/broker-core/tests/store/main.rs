@@ -6,11 +6,14 @@
 )]
 
 mod basics;
+mod checkpoints;
 mod conformance;
 mod cursors;
 mod damage;
+mod earlier_footers;
 mod fuzzing;
 mod golden;
+mod limits;
 mod model;
 mod ops;
 mod regressions;

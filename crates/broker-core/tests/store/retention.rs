@@ -498,3 +498,32 @@ fn checkpoints_near_the_limit_do_not_call_for_each_other() {
     let after = scene.store.info().space.checkpoint_bytes;
     assert_eq!(before, after, "nothing was published or trimmed meanwhile");
 }
+
+#[test]
+fn after_a_trim_so_many_segments_are_looked_at_in_a_second() {
+    let mut scene = Scene::in_memory();
+    scene.segment_bytes = 4 << 10;
+    scene.reopen();
+    for n in 0..1000_u16 {
+        let payload = [n.to_le_bytes().as_slice(), &[5; 2900]].concat();
+        scene.send("lobby", &[&payload]);
+    }
+    scene.look();
+    let files = scene.segment_files();
+    assert!(files > 150, "{files}");
+    let before = scene.store.info().space.segments_deleted;
+    assert!(scene.trim("lobby", 990).is_ok());
+    // Without time for more.
+    scene.work();
+    let deleted = scene.store.info().space.segments_deleted - before;
+    assert!((1..=64).contains(&deleted), "{deleted} of {files}");
+    for _ in 0..files.div_ceil(64) {
+        scene.look();
+    }
+    assert!(
+        scene.segment_files() < 8,
+        "{} of {files}",
+        scene.segment_files()
+    );
+    assert_eq!(scene.seqs("lobby"), up_to(990, 1000));
+}

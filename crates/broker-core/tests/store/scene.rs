@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::clock::{ManualClock, SeededRandom};
-use broker_core::log::storage::{MemoryStorage, Storage};
+use broker_core::log::storage::{MemoryStorage, Storage, StorageFile};
 use broker_core::store::{
     Answer, Ask, ChangeRoom, ChangeStore, EmbeddedConfig, EmbeddedStore, Engine, Hint, MemoryStore,
     Notice, ReadRange, ReadReply, RemoveRoom, RoomState, Store, StoreError, TrimRoom,
@@ -17,7 +17,7 @@ use crate::talk::Talker;
 
 /// A store, with what drives it if it lies on a disk.
 pub(crate) struct Scene {
-    disk: MemoryStorage,
+    pub(crate) disk: MemoryStorage,
     pub(crate) clock: ManualClock,
     pub(crate) store: Arc<dyn Store>,
     engine: Option<Engine<MemoryStorage>>,
@@ -203,6 +203,43 @@ impl Scene {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Why publishes were refused by a limit since the last time, and when to try again.
+    pub(crate) fn refused(&mut self) -> Vec<(String, u32)> {
+        let mut notices = Vec::new();
+        self.talker.mailbox.drain(&mut notices);
+        let refused = notices.into_iter().filter_map(|notice| match notice {
+            Notice::Refused {
+                code: ErrorCode::QUOTA,
+                detail,
+                retry_after_ms,
+                ..
+            } => Some((detail, retry_after_ms)),
+            _ => None,
+        });
+        refused.collect()
+    }
+
+    /// The same, of a single one.
+    pub(crate) fn refusal(&mut self) -> (String, u32) {
+        let mut refused = self.refused();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        refused.remove(0)
+    }
+
+    /// Only what the writer does: nobody looks what may go.
+    pub(crate) fn step(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            while engine.step() {}
+        }
+    }
+
+    /// What all files together take.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let files = self.disk.list().unwrap().into_iter();
+        let length = |file: String| self.disk.open_read(&file).unwrap().len().unwrap();
+        files.map(length).sum()
     }
 
     pub(crate) fn segment_files(&self) -> usize {

@@ -72,6 +72,7 @@ fn codes() -> BTreeSet<String> {
         include_str!("../../../broker-core/src/store/sequencer.rs"),
         include_str!("../../../broker-core/src/store/sequencer/resend.rs"),
         include_str!("../../../broker-core/src/store/sequencer/changes.rs"),
+        include_str!("../../../broker-core/src/store/sequencer/limits.rs"),
         include_str!("../../../broker-core/src/store/embedded/mod.rs"),
         include_str!("../../../broker-core/src/store/embedded/engine.rs"),
         include_str!("../../../broker-core/src/store/embedded/engine/refusal.rs"),

@@ -435,13 +435,10 @@ impl<'a, S: Storage> Inspector<'a, S> {
             let Ok(file) = self.storage.open_read(&name) else {
                 continue;
             };
-            let mut bytes = vec![
-                0;
-                file.len()
-                    .map_or(0, |len| usize::try_from(len).unwrap_or(0))
-            ];
+            let length = file.len().ok().and_then(|len| usize::try_from(len).ok());
+            let mut bytes = vec![0; length.unwrap_or(0)];
             let read = file.read_at(0, &mut bytes).unwrap_or(0);
-            let bytes = bytes.get(..read).unwrap_or_default();
+            bytes.truncate(read);
             let decoded = SegmentIndex::decode(bytes, seen.name, header.marker);
             // An early one, of a leader that was killed, is as good as none.
             if decoded.is_none_or(|(_, end)| end > seen.end) {

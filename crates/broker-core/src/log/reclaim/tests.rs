@@ -11,6 +11,7 @@
 mod broken;
 mod crashes;
 mod finding;
+mod looks;
 
 use std::collections::BTreeMap;
 
@@ -194,6 +195,16 @@ fn live<'a, S: Storage>(log: &'a Log<S>, kept: &'a Kept) -> impl Fn(RoomId) -> O
 
 /// Steps until nothing is left to do; gives what was said last.
 fn reclaim<S: Storage>(log: &Log<S>, kept: &Kept, reclaimer: &mut Reclaimer) -> io::Result<Left> {
+    reclaimer.allow_looks(u32::MAX);
+    reclaim_within_looks(log, kept, reclaimer)
+}
+
+/// The same with as many looks as are allowed.
+fn reclaim_within_looks<S: Storage>(
+    log: &Log<S>,
+    kept: &Kept,
+    reclaimer: &mut Reclaimer,
+) -> io::Result<Left> {
     let live = live(log, kept);
     let mut marker = 0x1234_5678;
     for _ in 0..1000 {

@@ -123,13 +123,14 @@ impl Error {
         let text = format!(
             "{what}: refused as {code}{colon}{}{}",
             detail.escape_debug(),
-            advice(code)
+            advice(code, retry_after_ms)
         );
         Self::build(Inner {
             kind,
             code: Some(code),
             text: text.into_boxed_str(),
-            retryable: code.is_retryable(),
+            // Only the broker knows whether space is being made.
+            retryable: code.is_retryable() || (code == ErrorCode::QUOTA && retry_after_ms > 0),
             retry_after: (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms.into())),
             source: None,
         })
@@ -198,7 +199,7 @@ impl Error {
 }
 
 /// What a caller can do about a code, where its name does not say it.
-fn advice(code: ErrorCode) -> &'static str {
+fn advice(code: ErrorCode, retry_after_ms: u32) -> &'static str {
     match code {
         ErrorCode::DUPLICATE => "; it was stored or given up before, its seq is no longer known",
         ErrorCode::OUTCOME_UNKNOWN => {
@@ -211,9 +212,10 @@ fn advice(code: ErrorCode) -> &'static str {
             "; a newer connection of the same producer exists, nothing was stored"
         }
         ErrorCode::NO_SPACE => "; nothing was stored, send again when the disk has space",
-        ErrorCode::QUOTA => {
-            "; nothing was stored: trim the room, remove rooms that are not needed, or raise the limit"
+        ErrorCode::QUOTA if retry_after_ms > 0 => {
+            "; nothing was stored, some space is being made: send again in a moment"
         }
+        ErrorCode::QUOTA => "; nothing was stored, and sending again does not help by itself",
         ErrorCode::READ_ONLY => "; nothing was stored, a person must look at the broker's log",
         ErrorCode::BUSY | ErrorCode::STARTING | ErrorCode::NOT_LEADER => {
             "; nothing was stored, try again"
@@ -278,6 +280,20 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Refused(ErrorCode::NO_SPACE));
         assert!(error.is_retryable());
         assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn at_a_limit_it_is_said_whether_waiting_helps() {
+        let refused = |retry_after_ms| {
+            let detail = "the room has 9 of at most 10 bytes and this takes 2 more";
+            Error::refused("message 7", ErrorCode::QUOTA, detail, retry_after_ms)
+        };
+        let error = refused(250);
+        assert!(error.is_retryable() && error.to_string().ends_with("send again in a moment"));
+        assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
+        let error = refused(0);
+        assert!(!error.is_retryable() && error.to_string().contains("does not help"));
+        assert!(error.retry_after().is_none());
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::inbox::{Done, Request};
 use super::keep::Keeper;
 use super::scrub::Scrub;
 use super::shared::Shared;
+use super::space::segment_bytes_max;
 use crate::clock::{Clock, Random};
 use crate::log::batch::{BatchKind, BatchRun};
 use crate::log::position::LogPosition;
@@ -44,8 +45,6 @@ use crate::log::{
 use crate::planted::{Bug, planted};
 use crate::sync::{Arc, read, write};
 
-/// How long a publisher should wait before it tries again on a full disk.
-const NO_SPACE_RETRY_MS: u32 = 1000;
 /// How often the directory is checked to be the one that was opened, while there is traffic.
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// Most state records that wait for the next batch, which readers believe in only up to a limit.
@@ -57,8 +56,9 @@ const FOLLOW_BYTES: u64 = 64 << 20;
 const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// Who wakes more than so many with a batch keeps their sockets' thread busy.
 const CROWD: usize = 8;
-/// State records that are worth a checkpoint: going through them takes the next leader some ten milliseconds.
-const CHECKPOINT_RECORDS: u64 = 25_000;
+/// New rooms that are worth a checkpoint: going through them, and what else comes with their messages, takes the next leader
+/// some ten milliseconds. Other records are not counted: what they take in the log says enough of them.
+const CHECKPOINT_ROOMS: usize = 12_500;
 /// Log that the next leader reads within a millisecond or two.
 const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
@@ -97,10 +97,10 @@ pub struct Engine<S: Storage> {
     checkpoint: Option<Checkpoint>,
     /// Size of the last checkpoint, and where it began.
     last_checkpoint: (u64, LogPosition),
-    /// State records behind the beginning of the last checkpoint, which the next leader goes through one by one.
-    records: u64,
-    /// How many a checkpoint has.
-    records_in_all: u64,
+    /// Numbers of rooms that the last checkpoint tells of: the next leader learns of the others one by one.
+    rooms_told: usize,
+    /// Those of all rooms.
+    rooms_in_all: usize,
     /// Rooms whose newest message lies at or behind this place are named in the active segment.
     mentioned_from: LogPosition,
     /// State records that go with the next batch and need none of their own.
@@ -146,8 +146,8 @@ pub(super) struct EngineParts<S: Storage> {
     pub(super) pending: Vec<Vec<u8>>,
     /// Whether what was replayed lay in many segments.
     pub(super) scattered: bool,
-    /// State records that were replayed.
-    pub(super) records: u64,
+    /// Rooms that the log made behind the last checkpoint.
+    pub(super) rooms_made: usize,
     pub(super) sealed: Vec<Arc<Segment>>,
     pub(super) term: u64,
     pub(super) markers: Chance,
@@ -156,6 +156,7 @@ pub(super) struct EngineParts<S: Storage> {
 
 impl<S: Storage> Engine<S> {
     pub(super) fn new(parts: EngineParts<S>) -> Self {
+        let rooms_in_all = read(&parts.shared.rooms).numbers();
         let begin = parts.writer.checkpoint;
         let begin = if begin == LogPosition::NONE {
             LogPosition::START
@@ -174,8 +175,8 @@ impl<S: Storage> Engine<S> {
             scattered: parts.scattered,
             checkpoint: None,
             last_checkpoint: (0, begin),
-            records: parts.records,
-            records_in_all: 0,
+            rooms_told: rooms_in_all.saturating_sub(parts.rooms_made),
+            rooms_in_all,
             mentioned_from: parts.mentioned_from,
             pending: parts.pending,
             backlog: std::collections::VecDeque::new(),
@@ -209,8 +210,14 @@ impl<S: Storage> Engine<S> {
             self.check_identity();
         }
         let now = self.clock.now();
-        self.sequencer.space_left = self.space_left();
+        if self.sequencer.settings.settings.bytes_max.is_some() {
+            self.sequencer.log_bytes = self.shared.log_bytes();
+            self.sequencer.space_follows = self.shared.space.follows();
+        }
         let took = self.take_requests(now);
+        let settings = &self.sequencer.settings.settings;
+        self.writer
+            .limit_segments(segment_bytes_max(self.segment_bytes_max, settings));
         self.take_relaxed_moves();
         self.begin_checkpoint_if_due();
         let must_write = self.is_asked_to_write()
@@ -223,12 +230,6 @@ impl<S: Storage> Engine<S> {
         self.tell();
         self.relaxed_moves.clear();
         took || must_write
-    }
-
-    /// By how much the log may grow, if it has a limit.
-    fn space_left(&self) -> u64 {
-        let max = self.sequencer.settings.settings.bytes_max;
-        max.map_or(u64::MAX, |max| max.saturating_sub(self.shared.log_bytes()))
     }
 
     /// Whether somebody waits for messages or cursors to be stored, which leave some space to what frees space.
@@ -377,15 +378,12 @@ impl<S: Storage> Engine<S> {
     fn begin_checkpoint_if_due(&mut self) {
         let (size, begin) = self.last_checkpoint;
         let due = self.checkpoint_bytes_min.max(4 * size);
-        // As many as a checkpoint has cost the next leader as much as the checkpoint itself.
-        let many = self.records >= CHECKPOINT_RECORDS.max(self.records_in_all);
+        // As many new rooms as a checkpoint tells of cost the next leader as much as the checkpoint itself.
+        let many = self.rooms_in_all - self.rooms_told >= CHECKPOINT_ROOMS.max(self.rooms_told);
         let much = self.writer.end().since(begin) >= due || many;
         if self.checkpoint.is_none() && !self.writer.has_failed() && (much || self.scattered) {
             self.scattered = false;
-            let rooms = read(&self.shared.rooms).len();
-            let others = self.sequencer.producers.len() + self.sequencer.cursors.len();
-            self.records_in_all = (rooms + others) as u64;
-            self.records = 0;
+            self.rooms_told = self.rooms_in_all;
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
     }
@@ -453,12 +451,8 @@ impl<S: Storage> Engine<S> {
         if let Some(piece) = piece {
             self.advance_checkpoint(piece);
         }
-        let (runs, state): (Vec<BatchRun>, Vec<BatchRun>) = self
-            .builder
-            .runs()
-            .iter()
-            .partition(|run| !run.room.is_none());
-        self.records += state.iter().map(|run| u64::from(run.count)).sum::<u64>();
+        let runs = self.builder.runs().iter().filter(|run| !run.room.is_none());
+        let runs: Vec<BatchRun> = runs.copied().collect();
         let mut rooms = write(&self.shared.rooms);
         let before = |room: RoomId| {
             let slot = rooms.get(room).filter(|slot| !slot.head.is_none());
@@ -491,6 +485,7 @@ impl<S: Storage> Engine<S> {
             .note_trimmed(self.messages_trimmed(&rooms));
         self.note_changes();
         self.sequencer.commit(&mut rooms, at.get());
+        self.rooms_in_all = rooms.numbers();
         for run in &runs {
             rooms.add_bytes(run.room, u64::from(run.bytes));
         }
@@ -547,7 +542,7 @@ impl<S: Storage> Engine<S> {
         } in self.admitted.drain(..)
         {
             let grown = decision.placed.as_ref().map(Placed::last_seq);
-            if post_decision(decision, &append, NO_SPACE_RETRY_MS, &to) {
+            if post_decision(decision, &append, &to) {
                 self.wake.push(to);
             }
             if let Some(head) = grown {

@@ -15,6 +15,7 @@ use super::super::{Fullness, Notice, StoreError};
 use super::inbox::{Request, TrimAsked};
 use super::retention::{Retaining, TRIMS_MAX, rooms_near_limit};
 use super::shared::Shared;
+use super::space::segment_bytes_max;
 use crate::clock::Clock;
 use crate::log::Chance;
 use crate::log::reclaim::{Left, Reclaimer};
@@ -23,6 +24,10 @@ use crate::sync::{Arc, Condvar, Mutex, lock, read, wait_for};
 
 /// How often it is looked whether something is to go, while something is set.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Segments that are looked at again in that time for what was trimmed.
+const LOOKS_AGAIN: u32 = 64;
+/// After a start the disk is left to those who begin to work, unless something is asked for.
+const REST_AT_START: Duration = Duration::from_millis(500);
 /// Bytes of segments in which nothing is wanted that are worth a checkpoint out of turn, so that they can go.
 const WAITING_BYTES_MIN: u64 = 8 << 20;
 /// And so many times the size of the last checkpoint.
@@ -146,6 +151,20 @@ impl Keep {
         told.stopped
     }
 
+    /// Leaves the first moments to others, unless it is needed.
+    fn rest_at_start(&self, clock: &dyn Clock) {
+        let until = clock.monotonic().saturating_add(REST_AT_START);
+        let mut told = lock(&self.told);
+        while !(told.stopped || told.trimmed) && told.asked.is_empty() && told.short.is_empty() {
+            let left = until.saturating_sub(clock.monotonic());
+            let (guard, is_over) = wait_for(&self.wake, told, left);
+            told = guard;
+            if is_over || left.is_zero() {
+                break;
+            }
+        }
+    }
+
     /// What is set of the store.
     pub(super) fn settings(&self) -> Versioned<StoreSettings> {
         lock(&self.told).settings.clone()
@@ -173,14 +192,23 @@ pub(super) struct Keeper<S: Storage> {
     clock: Arc<dyn Clock>,
     markers: Chance,
     reclaimer: Reclaimer,
+    segment_bytes_max: u64,
     retaining: Retaining,
     looked: Option<Duration>,
+    /// When looks at segments were allowed last.
+    allowed: Option<Duration>,
     /// There was more to trim than goes into one batch.
     cut_short: bool,
     /// How near the store was to its limit.
     fullness: Fullness,
     /// How many checkpoints there had been when one was asked for last.
     asked_after: Option<u64>,
+    /// What the last look says of space that is wanted: something is removed, or would be if the store were full.
+    removes: bool,
+    /// What was worked out is not trimmed yet.
+    trims: bool,
+    /// Space waits for a checkpoint that was asked for.
+    awaits: bool,
 }
 
 /// When there is more to do.
@@ -203,11 +231,16 @@ impl<S: Storage> Keeper<S> {
             clock,
             markers,
             reclaimer: Reclaimer::new(segment_bytes_max),
+            segment_bytes_max,
             retaining: Retaining::default(),
             looked: None,
+            allowed: None,
             cut_short: false,
             fullness: Fullness::Fine,
             asked_after: None,
+            removes: false,
+            trims: false,
+            awaits: false,
         }
     }
 
@@ -215,6 +248,7 @@ impl<S: Storage> Keeper<S> {
     pub(super) fn run(mut self) {
         // Also when it ends by a panic, nobody waits for an answer that never comes.
         let _stops = Stops(Arc::clone(&self.shared));
+        self.shared.keep.rest_at_start(&*self.clock);
         let mut next = Next::Now;
         loop {
             let limit = match next {
@@ -261,6 +295,14 @@ impl<S: Storage> Keeper<S> {
         self.retaining.note_short(short);
         let keeps_looking = self.retain(&settings.settings, looks_now);
         let reclaims = self.reclaim(&settings.settings, pace);
+        let frees = self.awaits || reclaims != Next::WhenAsked;
+        self.shared.space.note_follows(self.removes || frees);
+        if trimmed || missed {
+            self.trims = false;
+        }
+        if !self.trims && !frees {
+            self.retaining.note_rest();
+        }
         match (keeps_looking, reclaims) {
             (Next::Now, _) | (_, Next::Now) => Next::Now,
             (Next::WhenAsked, next) | (next, Next::WhenAsked) => next,
@@ -286,18 +328,21 @@ impl<S: Storage> Keeper<S> {
     /// Has the writer trim what is not to be kept.
     fn retain(&mut self, settings: &StoreSettings, looks_now: bool) -> Next {
         let now = self.clock.monotonic();
-        let is_due = self
-            .looked
-            .is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY);
-        if looks_now || is_due {
+        if looks_now || is_over(now, self.looked) {
             self.looked = Some(now);
             self.warn(settings);
             let near = rooms_near_limit(&self.shared, settings);
             self.shared.space.note_near_limit(near);
             let wall = self.clock.now();
+            // From there on it is seen whether there is anything to remove.
+            let is_full = self.fullness >= Fullness::Trimming;
+            let is_limited = settings.bytes_max.is_some();
+            self.removes = is_limited && !is_full && Retaining::may_free(&self.shared, settings);
             match self.retaining.plan(&self.shared, settings, wall) {
                 Ok(trims) if trims.is_empty() => {}
                 Ok(trims) => {
+                    self.removes = true;
+                    self.trims = true;
                     self.cut_short = trims.len() >= TRIMS_MAX;
                     let asked = None;
                     self.shared.inbox.push(Request::Trim { trims, asked });
@@ -334,10 +379,18 @@ impl<S: Storage> Keeper<S> {
         let shared = Arc::clone(&self.shared);
         let live = |room| read(&shared.rooms).get(room).map(|slot| slot.first);
         let covered = shared.space.covered();
+        let now = self.clock.monotonic();
+        if is_over(now, self.allowed) {
+            self.allowed = Some(now);
+            self.reclaimer.allow_looks(LOOKS_AGAIN);
+        }
+        self.reclaimer
+            .limit_segments(segment_bytes_max(self.segment_bytes_max, settings));
         let left = self
             .reclaimer
             .step(&shared.segments, covered, &live, &mut self.markers, pace);
         shared.space.note_reclaimed(self.reclaimer.done());
+        self.awaits = false;
         match left {
             Ok(Left::MoreToDo) => Next::Now,
             Ok(Left::Idle) => {
@@ -348,6 +401,11 @@ impl<S: Storage> Keeper<S> {
                 shared.space.note_waiting(bytes);
                 self.ask_for_checkpoint(settings, bytes);
                 Next::WhenAsked
+            }
+            Ok(Left::Later { bytes }) => {
+                shared.space.note_waiting(bytes);
+                self.ask_for_checkpoint(settings, bytes);
+                Next::After(LOOK_EVERY)
             }
             Err(error) => {
                 if !shared.keep.is_stopped() {
@@ -369,11 +427,17 @@ impl<S: Storage> Keeper<S> {
         // Two checkpoints, which soon wait for their own space, must never be worth the next one.
         let (checkpoints, size) = shared.space.checkpoints();
         let enough = enough.max(size.saturating_mul(WAITING_CHECKPOINTS));
-        if bytes >= enough && self.asked_after != Some(checkpoints) {
+        self.awaits = bytes >= enough;
+        if self.awaits && self.asked_after != Some(checkpoints) {
             self.asked_after = Some(checkpoints);
             shared.inbox.push(Request::Checkpoint);
         }
     }
+}
+
+/// Whether it is time again for what was done then.
+fn is_over(now: Duration, then: Option<Duration>) -> bool {
+    then.is_none_or(|then| now.saturating_sub(then) >= LOOK_EVERY)
 }
 
 /// Nothing more is asked of a keeper that has ended.

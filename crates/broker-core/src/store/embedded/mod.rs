@@ -27,7 +27,7 @@ use crate::log::batch::BATCH_BYTES_MAX;
 use crate::log::position::LogPosition;
 use crate::log::recovery::{Progress, Recovered, recover, set_aside};
 use crate::log::storage::Storage;
-use crate::log::{FEATURE_LEVEL, LogWriter, RecoveryError, Segments, Start, state};
+use crate::log::{FEATURE_LEVEL, LogWriter, RecoveryError, Segments, Start, delete_spares, state};
 use crate::planted::{Bug, planted};
 use crate::store::InDoubt;
 use crate::store::sequencer::Sequencer;
@@ -65,6 +65,9 @@ fn append_bytes(append: &Append) -> usize {
 /// Less would make a checkpoint due by the writing of the one before.
 const CHECKPOINT_BYTES_LEAST: u64 = 4 << 10;
 
+/// A store that was opened, its writer, and the spares of leaders before.
+type Opened<S> = (Arc<EmbeddedStore<S>>, Engine<S>, Vec<String>);
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct EmbeddedStore<S: Storage> {
@@ -90,10 +93,22 @@ impl<S: Storage> EmbeddedStore<S> {
     /// [`RecoveryError`]; nothing is lost then.
     pub fn open_manual(
         storage: Arc<S>,
-        mut config: EmbeddedConfig,
+        config: EmbeddedConfig,
         progress: Progress<'_>,
     ) -> Result<(Arc<Self>, Engine<S>), RecoveryError> {
-        let found = recover(&*storage, config.log, config.last_leader, progress)?;
+        let (store, engine, spares) = Self::prepare(storage, config, progress)?;
+        delete_spares(&**store.shared.segments.storage(), &spares);
+        Ok((store, engine))
+    }
+
+    /// Reads the log and makes its end safe. What is left is to delete the spares of leaders before, which takes long and nobody
+    /// waits for.
+    fn prepare(
+        storage: Arc<S>,
+        mut config: EmbeddedConfig,
+        progress: Progress<'_>,
+    ) -> Result<Opened<S>, RecoveryError> {
+        let mut found = recover(&*storage, config.log, config.last_leader, progress)?;
         let last = found.last_term.max(config.term_floor);
         let term = last
             .checked_add(u64::from(!planted(Bug::TermNotRaised)))
@@ -103,7 +118,7 @@ impl<S: Storage> EmbeddedStore<S> {
         let segments = Segments::new(
             Arc::clone(&storage),
             found.segments.clone(),
-            found.last_index.clone(),
+            std::mem::take(&mut found.last_index),
             true,
         );
         segments.note_found_at_start(&found.state.places);
@@ -121,6 +136,7 @@ impl<S: Storage> EmbeddedStore<S> {
             )?);
         }
         let scattered = is_scattered(&found);
+        let spares = std::mem::take(&mut found.spares);
         let mentioned_from = mentioned_from(&found, in_place, &writer);
         let mut in_doubt = found.state.in_doubt;
         in_doubt.expire(config.clock.now(), config.producer_idle_secs);
@@ -133,6 +149,7 @@ impl<S: Storage> EmbeddedStore<S> {
         sequencer.producers = found.state.producers;
         sequencer.cursors = found.state.cursors;
         let inbox = Inbox::new(config.queue_bytes_max, config.lone_min);
+        let rooms_made = found.state.rooms_made;
         let mut rooms = found.state.rooms;
         rooms.begin_term();
         let shared = Arc::new(Shared::new(
@@ -157,7 +174,7 @@ impl<S: Storage> EmbeddedStore<S> {
             mentioned_from,
             pending,
             scattered,
-            records: found.state.records,
+            rooms_made,
             sealed,
             term,
             markers: Box::new(markers),
@@ -182,7 +199,7 @@ impl<S: Storage> EmbeddedStore<S> {
             writing: Mutex::new(Weak::new()),
             closing: Mutex::new(()),
         });
-        Ok((store, engine))
+        Ok((store, engine, spares))
     }
 
     /// Opens a store with a writer thread of its own.
@@ -195,8 +212,8 @@ impl<S: Storage> EmbeddedStore<S> {
         progress: Progress<'_>,
     ) -> Result<Arc<Self>, RecoveryError> {
         let every = config.scrub_every;
-        let (store, engine) = Self::open_manual(storage, config, progress)?;
-        let threads = Threads::start(Arc::clone(&store.shared), engine, every);
+        let (store, engine, spares) = Self::prepare(storage, config, progress)?;
+        let threads = Threads::start(Arc::clone(&store.shared), engine, every, spares);
         let (threads, writing) = threads.map_err(|source| RecoveryError::Io {
             file: "a thread".to_owned(),
             source,
@@ -349,6 +366,7 @@ fn start_writer<S: Storage>(
         last_segment: found.last_segment,
         segment_bytes: (config.segment_bytes_min, config.segment_bytes_max),
         resume: resume_in_place(found),
+        spares_made: found.spares_made(),
     };
     LogWriter::start(Arc::clone(storage), start, Box::new(markers)).map_err(|source| {
         RecoveryError::Io {

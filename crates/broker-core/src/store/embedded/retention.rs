@@ -12,9 +12,8 @@ use broker_proto::{
 };
 
 use super::super::rooms::{Begin, RoomTable, Totals};
-use super::super::sequencer::Trimming;
+use super::super::sequencer::{Trimming, look_pause};
 use super::super::{Fullness, Hint, StoreError, TrimRoom};
-use super::keep::LOOK_EVERY;
 use super::shared::Shared;
 use crate::log::batch::BatchRun;
 use crate::log::find::{find_bytes, find_time};
@@ -30,10 +29,6 @@ use crate::sync::read;
 pub(super) const TRIMS_MAX: usize = 4096;
 /// Rooms that are looked at before others are let in.
 const ROOMS_AT_ONCE: u32 = 16 << 10;
-/// Rooms are looked at for age this many times within it, but not more often than every second ...
-const LOOKS: u32 = 100;
-/// ... and at least once in this time.
-const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -48,7 +43,7 @@ pub(super) struct Retaining {
     seen: LogPosition,
     /// The room that was looked at last.
     looked_upto: RoomId,
-    /// Rooms that had no place for so many bytes, and may lose messages for them.
+    /// Rooms that had no place for so many bytes, and may lose messages for them; `NONE` for the store.
     short: HashMap<RoomId, u64>,
     /// Bytes that were trimmed because the store is nearly full, and that have not been freed yet.
     freeing: u64,
@@ -69,6 +64,12 @@ impl Retaining {
         self.short = short;
     }
 
+    /// No more space is about to be freed. What was trimmed near the limit is spread over segments that are not worth writing
+    /// anew yet, so more of them has to go.
+    pub(super) fn note_rest(&mut self) {
+        self.freeing = 0;
+    }
+
     /// Whether anything is set, so that it has to be looked at again and again.
     pub(super) fn looks_on<S: Storage>(
         &self,
@@ -84,6 +85,17 @@ impl Retaining {
             || all.any(|(_, set)| {
                 set.settings.bytes_max.is_some() || !set.settings.retention.keeps_all()
             })
+    }
+
+    /// Whether a room may lose messages when the store is full, or by what is set to be kept.
+    pub(super) fn may_free<S: Storage>(shared: &Shared<S>, settings: &StoreSettings) -> bool {
+        let rooms = read(&shared.rooms);
+        let may_lose =
+            |set: &RoomSettings| set.when_full == WhenFull::Trim || !set.retention.keeps_all();
+        !settings.retention.keeps_all()
+            || rooms
+                .with_settings()
+                .any(|(_, set)| may_lose(&set.settings))
     }
 
     /// What a room loses when it is trimmed as somebody asks; `None` when it loses nothing.
@@ -125,27 +137,32 @@ impl Retaining {
         (now, has_grown): (Micros, bool),
         trims: &mut BTreeMap<RoomId, Trimming>,
     ) -> io::Result<()> {
-        let mut set: Vec<(RoomId, Kept)> = {
-            let rooms = read(&shared.rooms);
-            let all = rooms.with_settings();
-            let limiting = all.map(|(id, set)| (id, Kept::of(&set.settings, settings)));
-            limiting.filter(|(_, kept)| kept.is_limited()).collect()
-        };
-        // In an order that repeats, and from where it was cut short, so that no room always comes too late.
-        set.sort_unstable_by_key(|(id, _)| *id);
-        let from = set.partition_point(|(id, _)| *id <= self.looked_upto);
-        set.rotate_left(from);
+        let set = limited(&read(&shared.rooms), settings);
+        let set = in_turn(set, self.looked_upto);
+        self.look_at(set, trims, |this, id, set| {
+            if !has_grown && set.retention.age.is_none() && !this.short.contains_key(&id) {
+                return Ok(None);
+            }
+            match this.first_kept(shared, id, set, now)? {
+                Some(first) => trimming(shared, id, first),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Looks at one room after the other, until there is as much to trim as one batch takes.
+    fn look_at(
+        &mut self,
+        set: Vec<(RoomId, Kept)>,
+        trims: &mut BTreeMap<RoomId, Trimming>,
+        mut look: impl FnMut(&mut Self, RoomId, Kept) -> io::Result<Option<Trimming>>,
+    ) -> io::Result<()> {
         for (id, set) in set {
             if trims.len() >= TRIMS_MAX {
                 break;
             }
             self.looked_upto = id;
-            if !has_grown && set.retention.age.is_none() && !self.short.contains_key(&id) {
-                continue;
-            }
-            if let Some(first) = self.first_kept(shared, id, set, now)?
-                && let Some(trim) = trimming(shared, id, first)?
-            {
+            if let Some(trim) = look(self, id, set)? {
                 trims.insert(id, trim);
             }
         }
@@ -187,8 +204,7 @@ impl Retaining {
             && wanted.from <= wanted.head
             && self.due.get(&id).is_none_or(|due| now >= *due)
         {
-            let again = (age / LOOKS).clamp(LOOK_EVERY, LOOK_MAX);
-            self.due.insert(id, plus(now, again));
+            self.due.insert(id, plus(now, look_pause(age)));
             wanted.from = find_time(&shared.segments, &wanted, minus(now, age))?;
         }
         Ok((wanted.from > oldest).then_some(wanted.from))
@@ -210,7 +226,8 @@ impl Retaining {
                 bytes: keep.bytes.unwrap_or(u64::MAX),
                 messages: keep.count.unwrap_or(u64::MAX),
             };
-            self.oldest = Some(trim_oldest(shared, from, &goal, &|_| true, trims)?);
+            let span = (from, shared.durable());
+            self.oldest = Some(trim_oldest(shared, span, &goal, &|_| true, trims)?);
         }
         let Some(max) = settings.bytes_max else {
             return Ok(());
@@ -219,10 +236,13 @@ impl Retaining {
         self.freeing = self
             .freeing
             .saturating_sub(freed - std::mem::replace(&mut self.freed, freed));
+        let short = self.short.remove(&RoomId::NONE).unwrap_or(0);
+        let wanted = (max / 10 * 9).min(max.saturating_sub(short));
         let needed = log_bytes
-            .saturating_sub(max / 10 * 9)
+            .saturating_sub(wanted)
             .saturating_sub(self.freeing);
-        if Fullness::of(log_bytes, Some(max)) < Fullness::Trimming || needed == 0 {
+        let is_full = short > 0 || Fullness::of(log_bytes, Some(max)) >= Fullness::Trimming;
+        if !is_full || needed == 0 {
             return Ok(());
         }
         let allowed = |id: RoomId| {
@@ -237,8 +257,11 @@ impl Retaining {
             bytes: totals.bytes.saturating_sub(needed),
             messages: u64::MAX,
         };
+        // What lies in the newest segment would go in vain: it is being written.
+        let newest = shared.segments.newest().map(|newest| newest.base);
+        let upto = newest.unwrap_or(LogPosition::START).min(shared.durable());
         let from = self.allowed.unwrap_or(Place::START);
-        self.allowed = Some(trim_oldest(shared, from, &goal, &allowed, trims)?);
+        self.allowed = Some(trim_oldest(shared, (from, upto), &goal, &allowed, trims)?);
         let now: u64 = trims.values().map(|trim| trim.removed).sum();
         self.freeing += now.saturating_sub(before);
         Ok(())
@@ -266,6 +289,22 @@ impl Kept {
     fn is_limited(self) -> bool {
         !self.retention.keeps_all() || (self.may_lose && self.bytes_max.is_some())
     }
+}
+
+/// The rooms that may lose messages by what is set of them.
+fn limited(rooms: &RoomTable, settings: &StoreSettings) -> Vec<(RoomId, Kept)> {
+    let all = rooms.with_settings();
+    let kept = all.map(|(id, set)| (id, Kept::of(&set.settings, settings)));
+    kept.filter(|(_, kept)| kept.is_limited()).collect()
+}
+
+/// The same from behind the one that was looked at last, in an order that repeats: with more rooms than one batch trims none
+/// always comes too late.
+fn in_turn(mut set: Vec<(RoomId, Kept)>, looked_upto: RoomId) -> Vec<(RoomId, Kept)> {
+    set.sort_unstable_by_key(|(id, _)| *id);
+    let from = set.partition_point(|(id, _)| *id <= looked_upto);
+    set.rotate_left(from);
+    set
 }
 
 /// How many rooms are near their limit of bytes.
@@ -308,10 +347,10 @@ impl Goal {
 }
 
 /// Trims the oldest messages of the rooms that `may` lose some, whatever room they are in, until the goal is reached; gives the
-/// place of the oldest batch that was not passed.
+/// place of the oldest batch that was not passed. Looks no further than `upto`.
 fn trim_oldest<S: Storage>(
     shared: &Shared<S>,
-    from: Place,
+    (from, upto): (Place, LogPosition),
     goal: &Goal,
     may: &dyn Fn(RoomId) -> bool,
     trims: &mut BTreeMap<RoomId, Trimming>,
@@ -325,7 +364,7 @@ fn trim_oldest<S: Storage>(
             messages: totals.messages.saturating_sub(messages),
         }
     };
-    walk(&shared.segments, from, shared.durable(), &mut |view| {
+    walk(&shared.segments, from, upto, &mut |view| {
         let time = Micros::new(view.head.time);
         for run in view.runs().iter().filter(|run| !run.room.is_none()) {
             if goal.is_reached(left, time) || trims.len() >= TRIMS_MAX {
@@ -449,4 +488,78 @@ fn minus(time: Micros, span: Duration) -> Micros {
 fn plus(time: Micros, span: Duration) -> Micros {
     let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     Micros::new(time.get().saturating_add(span))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use std::collections::BTreeSet;
+
+    use broker_proto::Epoch;
+
+    use super::super::super::RoomSlot;
+    use super::super::super::rooms::Versioned;
+    use super::*;
+
+    /// Rooms that keep one message and have three.
+    fn rooms(count: u32) -> RoomTable {
+        let mut rooms = RoomTable::default();
+        for id in (1..=count).map(RoomId::new) {
+            assert!(rooms.insert(
+                id,
+                &format!("room-{id}"),
+                None,
+                RoomSlot::new(Epoch::new(7))
+            ));
+            rooms.grow(id, Seq::new(3), Micros::new(1), 0);
+            let retention = Retention {
+                count: Some(1),
+                ..Retention::default()
+            };
+            let settings = RoomSettings {
+                retention,
+                ..RoomSettings::default()
+            };
+            let version = 1;
+            rooms.set_settings(id, Versioned { version, settings });
+        }
+        rooms
+    }
+
+    #[test]
+    fn with_more_rooms_than_a_batch_trims_each_gets_its_turn() {
+        let busy = u32::try_from(TRIMS_MAX).unwrap();
+        let count = busy + 104;
+        let mut rooms = rooms(count);
+        let mut retaining = Retaining::default();
+        let mut had_turn = BTreeSet::new();
+        for _ in 0..2 {
+            let mut trims = BTreeMap::new();
+            let set = limited(&rooms, &StoreSettings::default());
+            let set = in_turn(set, retaining.looked_upto);
+            assert_eq!(set.len(), count as usize);
+            let looked = retaining.look_at(set, &mut trims, |_, room, kept| {
+                let slot = rooms.get(room).unwrap();
+                let keeps = Seq::new(slot.head.get() + 1 - kept.retention.count.unwrap());
+                Ok((keeps > slot.first).then_some(Trimming {
+                    room,
+                    from: slot.first,
+                    first: keeps,
+                    removed: 0,
+                }))
+            });
+            looked.unwrap();
+            assert_eq!(trims.len(), TRIMS_MAX);
+            had_turn.extend(trims.keys().copied());
+            for (id, trim) in trims {
+                rooms.trim(id, trim.first, 0);
+            }
+            // There is always something new in the first ones.
+            for id in (1..=busy).map(RoomId::new) {
+                let head = rooms.get(id).unwrap().head;
+                rooms.grow(id, Seq::new(head.get() + 2), Micros::new(1), 0);
+            }
+        }
+        assert_eq!(had_turn.len(), count as usize);
+    }
 }

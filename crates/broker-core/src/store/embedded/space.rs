@@ -5,7 +5,23 @@ use broker_proto::StoreSettings;
 use super::super::{CursorsInfo, Fullness, SpaceInfo, cursors};
 use crate::log::position::LogPosition;
 use crate::log::reclaim::Reclaimed;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+
+/// Space is given back by whole segments, so that a log with a limit has at least so many of them ...
+const SEGMENTS_OF_LIMIT: u64 = 16;
+/// ... but none smaller than this, which takes two full batches, ...
+const SEGMENT_BYTES_FLOOR: u64 = 8 << 20;
+/// ... unless the limit has not even so many of these.
+const SEGMENTS_OF_LIMIT_MIN: u64 = 4;
+
+/// How large segments may be in a log with this limit, of at most so many bytes.
+pub(super) fn segment_bytes_max(most: u64, settings: &StoreSettings) -> u64 {
+    let Some(limit) = settings.bytes_max else {
+        return most;
+    };
+    let floor = SEGMENT_BYTES_FLOOR.min(limit / SEGMENTS_OF_LIMIT_MIN);
+    most.min((limit / SEGMENTS_OF_LIMIT).max(floor))
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -17,6 +33,8 @@ pub(super) struct Space {
     checkpoints_written: AtomicU64,
     near_limit: AtomicU64,
     waiting: AtomicU64,
+    /// Whether some of a log with a limit is about to be freed.
+    follows: AtomicBool,
     trimmed: AtomicU64,
     cursors: AtomicU64,
     moves_pending: AtomicU64,
@@ -55,6 +73,16 @@ impl Space {
 
     pub(super) fn note_waiting(&self, bytes: u64) {
         self.waiting.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a log that is at its limit is about to get shorter, as far as is known.
+    pub(super) fn note_follows(&self, follows: bool) {
+        self.follows.store(follows, Ordering::Relaxed);
+    }
+
+    /// Whether it is worth waiting for a log that is at its limit.
+    pub(super) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed)
     }
 
     pub(super) fn note_trimmed(&self, messages: u64) {

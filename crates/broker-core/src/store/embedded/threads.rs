@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::log::early::EARLY_EVERY;
 use crate::log::position::LogPosition;
 use crate::log::storage::Storage;
-use crate::log::{FILL_BYTES, Segment, Spare, make_spare};
+use crate::log::{FILL_BYTES, Segment, Spare, delete_spares, make_spare};
 use crate::sync::thread::{self, Builder, JoinHandle};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Weak, lock, mpsc, try_lock};
 
@@ -35,9 +35,16 @@ enum ReadJob {
 }
 
 enum HouseJob {
-    Spare { name: String, bytes: u64 },
+    /// Of leaders before.
+    DeleteSpares(Vec<String>),
+    Spare {
+        name: String,
+        bytes: u64,
+    },
     Footer(Arc<Segment>),
-    Early { is_marked: bool },
+    Early {
+        is_marked: bool,
+    },
 }
 
 /// Spares that were made and wait for the writer.
@@ -192,10 +199,12 @@ impl Threads {
         shared: Arc<Shared<S>>,
         mut engine: Engine<S>,
         scrub_every: Option<Duration>,
+        spares: Vec<String>,
     ) -> io::Result<(Self, Weak<Writing<S>>)> {
         let made: Made<S> = Arc::default();
         let hurry = Arc::new(AtomicBool::new(false));
         let (house, jobs) = mpsc::channel();
+        let _ = house.send(HouseJob::DeleteSpares(spares));
         let mut others = Vec::new();
         let keeper = Keeper {
             shared: Arc::clone(&shared),
@@ -355,6 +364,9 @@ impl<S: Storage> Keeper<S> {
     fn run(&self, jobs: &mpsc::Receiver<HouseJob>) {
         for job in jobs {
             match job {
+                HouseJob::DeleteSpares(names) => {
+                    delete_spares(&**self.shared.segments.storage(), &names);
+                }
                 HouseJob::Spare { name, bytes } => self.make_spare(&name, bytes),
                 HouseJob::Footer(segment) => {
                     if let Err(error) = self.shared.segments.write_footer(&segment) {

@@ -54,9 +54,21 @@ impl Names {
 /// Which room has a name.
 #[derive(Debug)]
 pub(super) struct ByName {
-    table: HashTable<RoomId>,
+    table: HashTable<Named>,
     /// Names come from strangers: they must not know which ones meet.
     hasher: RandomState,
+}
+
+/// A room, with the hash of its name: a table that grows would have to look at every name again.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    hash: u32,
+    id: RoomId,
+}
+
+/// What the table is told: its low bits choose the place, the highest seven tell names there apart.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 impl Default for ByName {
@@ -69,13 +81,20 @@ impl Default for ByName {
 }
 
 impl ByName {
+    fn hash(&self, name: &str) -> u32 {
+        let hash = self.hasher.hash_one(name);
+        // Any half is as good as the whole.
+        u32::try_from(hash >> 32).unwrap_or_default()
+    }
+
     pub(super) fn get<'a>(
         &self,
         name: &str,
         name_of: impl Fn(RoomId) -> &'a str,
     ) -> Option<RoomId> {
-        let hash = self.hasher.hash_one(name);
-        self.table.find(hash, |id| name_of(*id) == name).copied()
+        let hash = self.hash(name);
+        let is_it = |named: &Named| named.hash == hash && name_of(named.id) == name;
+        self.table.find(spread(hash), is_it).map(|named| named.id)
     }
 
     /// Notes who has a name; false when another room has it.
@@ -85,16 +104,14 @@ impl ByName {
         id: RoomId,
         name_of: impl Fn(RoomId) -> &'a str,
     ) -> bool {
-        let hash = self.hasher.hash_one(name);
-        let entry = self.table.entry(
-            hash,
-            |id| name_of(*id) == name,
-            |id| self.hasher.hash_one(name_of(*id)),
-        );
+        let hash = self.hash(name);
+        let is_it = |named: &Named| named.hash == hash && name_of(named.id) == name;
+        let hash_of = |named: &Named| spread(named.hash);
+        let entry = self.table.entry(spread(hash), is_it, hash_of);
         match entry {
             hashbrown::hash_table::Entry::Occupied(_) => false,
             hashbrown::hash_table::Entry::Vacant(place) => {
-                place.insert(id);
+                place.insert(Named { hash, id });
                 true
             }
         }
@@ -107,10 +124,9 @@ impl ByName {
         id: RoomId,
         name_of: impl Fn(RoomId) -> &'a str,
     ) {
-        let hash = self.hasher.hash_one(name);
-        let found = self
-            .table
-            .find_entry(hash, |other| *other == id && name_of(*other) == name);
+        let hash = self.hash(name);
+        let is_it = |named: &Named| named.id == id && name_of(id) == name;
+        let found = self.table.find_entry(spread(hash), is_it);
         if let Ok(entry) = found {
             entry.remove();
         }

@@ -3,12 +3,10 @@
 //! **Invariant:** a change and messages never share a batch, so a change always sees rooms as they are committed, and what comes
 //! after it sees what it did.
 
-use broker_proto::{ErrorCode, RoomId, RoomName, RoomSettings, Seq, StoreSettings, WhenFull};
+use broker_proto::{RoomId, RoomName, RoomSettings, Seq, StoreSettings};
 
 use super::super::rooms::{RoomTable, Versioned, after};
-use super::super::{
-    ChangeRoom, ChangeStore, Fullness, RemoveRoom, RoomState, StoreError, StoreState,
-};
+use super::super::{ChangeRoom, ChangeStore, RemoveRoom, RoomState, StoreError, StoreState};
 use super::Sequencer;
 
 /// What a batch changes.
@@ -131,56 +129,6 @@ impl Sequencer {
                 Change::Store(set) => self.settings = set,
             }
         }
-    }
-
-    /// Whether there is any limit of bytes.
-    pub(super) fn is_limited(&self, rooms: &RoomTable) -> bool {
-        let settings = &self.settings.settings;
-        settings.bytes_max.is_some()
-            || settings.room_bytes_max.is_some()
-            || !rooms.none_is_limited()
-    }
-
-    /// Refuses what would put a room, or the store, over its limit.
-    pub(super) fn check_limit(
-        &mut self,
-        rooms: &RoomTable,
-        id: Option<RoomId>,
-        bytes: u64,
-    ) -> Result<(), (ErrorCode, String)> {
-        if let Some(max) = self.settings.settings.bytes_max
-            && bytes > self.space_left
-        {
-            let detail = format!(
-                "the log has reached its limit of {max} bytes; trim or remove rooms (broker room trim, broker room rm), or raise the limit (broker store set --max-bytes)"
-            );
-            return Err((ErrorCode::QUOTA, detail));
-        }
-        let own = id
-            .and_then(|id| rooms.settings(id))
-            .and_then(|set| set.settings.bytes_max);
-        let Some(max) = own.or(self.settings.settings.room_bytes_max) else {
-            return Ok(());
-        };
-        let has = id.and_then(|id| rooms.get(id)).map_or(0, |slot| slot.bytes);
-        let staged = id
-            .and_then(|id| self.staged.get(&id))
-            .map_or(0, |staged| staged.bytes);
-        let would = has.saturating_add(staged).saturating_add(bytes);
-        // What reaches the limit is still within it.
-        if Fullness::of(would.saturating_sub(1), Some(max)) < Fullness::Full {
-            return Ok(());
-        }
-        let may_lose = id
-            .and_then(|id| rooms.settings(id))
-            .is_some_and(|set| set.settings.when_full == WhenFull::Trim);
-        if let Some(id) = id.filter(|_| may_lose && bytes <= max) {
-            self.short.insert(id, bytes);
-        }
-        let detail = format!(
-            "the room has {has} of at most {max} bytes; trim it (broker room trim), or raise its limit (broker room set --max-bytes)"
-        );
-        Err((ErrorCode::QUOTA, detail))
     }
 }
 

@@ -56,6 +56,7 @@ impl Suspicion {
             count,
             code,
             detail,
+            retry_after_ms: 0,
         }
     }
 }

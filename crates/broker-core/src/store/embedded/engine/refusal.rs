@@ -11,6 +11,9 @@ use crate::log::WriteFault;
 use crate::log::storage::Storage;
 use crate::planted::{Bug, planted};
 
+/// How long a publisher should wait before it tries again on a full disk.
+const NO_SPACE_RETRY_MS: u32 = 1000;
+
 impl<S: Storage> Engine<S> {
     /// The batch is not durable and never will be, or nobody knows: nothing of it happened.
     pub(super) fn give_up(&mut self, fault: &WriteFault) {
@@ -66,6 +69,10 @@ impl<S: Storage> Engine<S> {
                     count,
                     code,
                     detail: detail.to_owned(),
+                    retry_after_ms: match code {
+                        ErrorCode::NO_SPACE => NO_SPACE_RETRY_MS,
+                        _ => 0,
+                    },
                 });
             };
             if let Some(placed) = decision.placed.take() {

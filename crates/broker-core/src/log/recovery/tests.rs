@@ -1,0 +1,199 @@
+//! Stores whose leader was killed: how far a start looks, and what it leaves for later.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use broker_proto::record::encode_message_head;
+use broker_proto::{Micros, ProducerId, RoomName, SenderName, publish};
+use bytes::BytesMut;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::log::batch::MARK_BYTES;
+use crate::log::segment::{DATA_OFFSET, SegmentName};
+use crate::log::storage::MemoryStorage;
+use crate::store::{
+    Append, EmbeddedConfig, EmbeddedStore, Engine, Mailbox, ProducerKey, SessionId, Store,
+};
+use crate::sync::Arc;
+
+const LOG: StoreId = StoreId::new([1; 16]);
+const TIME: i64 = 1_000_000_000;
+const MEBI: usize = 1 << 20;
+
+fn config(segment_bytes: u64) -> EmbeddedConfig {
+    let mut config = EmbeddedConfig::new(LOG);
+    config.clock = Arc::new(ManualClock::new(Micros::new(TIME)));
+    config.segment_bytes_min = segment_bytes;
+    config.segment_bytes_max = segment_bytes;
+    config.checkpoint_bytes_min = 1 << 30;
+    config
+}
+
+struct Leader {
+    store: Arc<EmbeddedStore<MemoryStorage>>,
+    engine: Engine<MemoryStorage>,
+    mailbox: Arc<Mailbox>,
+    number: u64,
+}
+
+impl Leader {
+    fn open(disk: &MemoryStorage, first_number: u64) -> Self {
+        let disk = Arc::new(disk.clone());
+        let (store, engine) =
+            EmbeddedStore::open_manual(disk, config(64 << 20), &mut |_, _| {}).unwrap();
+        Self {
+            store,
+            engine,
+            mailbox: Mailbox::new(),
+            number: first_number,
+        }
+    }
+
+    /// A message in a batch of its own.
+    fn say(&mut self, bytes: usize) {
+        let sender = SenderName::parse("ann").unwrap();
+        let mut head = Vec::new();
+        encode_message_head(&mut head, &sender, 0, &[]);
+        let payload = vec![b'x'; bytes];
+        let mut entries = BytesMut::new();
+        publish::encode_entry(&mut entries, &payload, &[], crc32c::crc32c(&payload));
+        let append = Append {
+            session: SessionId(0),
+            key: ProducerKey {
+                sender,
+                producer: ProducerId::new([7; 16]),
+            },
+            claimed: true,
+            room: RoomName::parse("lobby").unwrap(),
+            first_number: self.number,
+            count: 1,
+            head: head.into(),
+            entries: entries.freeze(),
+            expected_head: None,
+            resend: false,
+        };
+        self.number += 1;
+        self.store.append(append, &self.mailbox).unwrap();
+        while self.engine.step() {}
+    }
+}
+
+fn segment(id: u64) -> String {
+    let name = SegmentName {
+        id: SegmentId(id),
+        generation: 0,
+    };
+    name.file()
+}
+
+fn read(disk: &MemoryStorage, offset: u64, len: usize, id: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let file = disk.open_read(&segment(id)).unwrap();
+    assert_eq!(file.read_at(offset, &mut bytes).unwrap(), len);
+    bytes
+}
+
+/// The heads of a segment, one after the other, a mark at its end included.
+fn heads(disk: &MemoryStorage, id: u64) -> Vec<BatchHead> {
+    let header = SegmentHeader::parse(&read(disk, 0, 4096, id)).unwrap();
+    let mut window = Window::new(disk.open_read(&segment(id)).unwrap(), header.clone(), 4096);
+    let (mut at, mut heads) = (header.base, Vec::new());
+    while let Some(head) = head_at(&mut window, at).unwrap() {
+        at = head.end();
+        heads.push(head);
+        if head.kind.is_mark() {
+            break;
+        }
+    }
+    heads
+}
+
+fn proven(disk: &MemoryStorage, last_leader: Option<(u64, i64)>) -> LogPosition {
+    let last_leader = last_leader.map(|(term, since)| LastLeader { term, since });
+    let found = recover(disk, LOG, last_leader, &mut |_, _| {}).unwrap();
+    found.proven
+}
+
+/// Zeros in the place of batches, as if the disk had dropped the writes.
+fn drop_batches(disk: &MemoryStorage, heads: &[BatchHead]) {
+    let file = disk.open(&segment(1)).unwrap();
+    for head in heads {
+        let zeros = vec![0; head.length as usize];
+        file.write_at(DATA_OFFSET + head.position.get(), &zeros)
+            .unwrap();
+    }
+}
+
+#[test]
+fn dropped_batches_are_told_by_the_next_one() {
+    let disk = MemoryStorage::new();
+    let mut leader = Leader::open(&disk, 1);
+    for bytes in [500, 7 * MEBI, 7 * MEBI, 500, 500] {
+        leader.say(bytes);
+    }
+    let heads = heads(&disk, 1);
+    assert_eq!(heads.len(), 5);
+    drop_batches(&disk, &heads[1..3]);
+    // Whoever led before: nothing that a leader says of itself makes the search shorter than what a disk may have dropped.
+    for last_leader in [None, Some((1, TIME)), Some((2, TIME))] {
+        assert_eq!(proven(&disk, last_leader), heads[4].position);
+    }
+}
+
+#[test]
+fn a_copied_tail_is_written_once_with_room_behind_it() {
+    let disk = MemoryStorage::new();
+    let mut leader = Leader::open(&disk, 1);
+    leader.say(500);
+    leader.say(500);
+    drop(leader);
+    let smallest = 1 << 20;
+    let shared = Arc::new(disk.clone());
+    let opened = EmbeddedStore::open_manual(shared, config(smallest), &mut |_, _| {});
+    let found: Vec<u64> = heads(&disk, 2).iter().map(|head| head.term).collect();
+    assert_eq!(found, [1, 2]);
+    drop(opened);
+    // It was written once, with zeros behind it and room for what comes next.
+    let file = disk.open_read(&segment(2)).unwrap();
+    let len = usize::try_from(file.len().unwrap()).unwrap();
+    assert_eq!(len as u64, smallest);
+    let end: usize = heads(&disk, 2)
+        .iter()
+        .map(|head| head.length as usize)
+        .sum();
+    let rest = read(&disk, DATA_OFFSET + end as u64, len - 4096 - end, 2);
+    assert!(end > MARK_BYTES && rest.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn spares_of_leaders_before_are_deleted_last_and_their_names_not_used() {
+    let disk = MemoryStorage::new();
+    let mut leader = Leader::open(&disk, 1);
+    leader.say(500);
+    leader.say(500);
+    drop(leader);
+    let names = ["spare-00000001.tmp", "spare-0000000a.tmp"];
+    for name in names {
+        disk.create(name).unwrap().write_at(0, &[0; 4096]).unwrap();
+    }
+    let far = "spare-ffffffffffffffff.tmp";
+    disk.create(far).unwrap();
+    let found = recover(&disk, LOG, None, &mut |_, _| {}).unwrap();
+    assert_eq!((found.spares_made(), found.spares.len()), (10, 2));
+    let is_there = |name: &str| disk.open_read(name).is_ok();
+    assert!(names.iter().all(|name| is_there(name)) && !is_there(far));
+
+    let store = EmbeddedStore::open(Arc::new(disk.clone()), config(1 << 20), &mut |_, _| {});
+    assert!(disk.open_read(&segment(2)).is_ok(), "the tail is copied");
+    store.unwrap().close();
+    assert!(!names.iter().any(|name| is_there(name)));
+
+    // Whoever drives a store by hand finds none either.
+    disk.create(names[0]).unwrap();
+    drop(Leader::open(&disk, 3));
+    assert!(!is_there(names[0]));
+}
