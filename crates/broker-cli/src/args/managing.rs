@@ -214,7 +214,9 @@ Examples:
   broker store set --cursor-idle 60d                   cursors that do not move are forgotten
 
 What is not named stays as it was. What is kept is counted over all rooms: the oldest messages go
-first, whatever room they are in. A room may keep less (broker room set), not more.")]
+first, whatever room they are in. A room may keep less (broker room set), not more.
+--max-bytes counts the log itself; files may take up to three segments more (the rest of the newest,
+the next one, one that is written anew), each a 16th of the limit but 8MiB at least and 64MiB at most.")]
 pub(crate) struct StoreSetArgs {
     #[command(flatten)]
     pub(crate) keep: KeepArgs,
@@ -291,8 +293,13 @@ Examples:
   broker cursor set jobs worker 43 --if-at 42       unless somebody else has moved it
   broker cursor set jobs worker start --if-at none  unless there is one already
   broker cursor set jobs worker @2h                 the first message of the last two hours
+  broker cursor set jobs worker 44 --relaxed        moved often: 43 again is no harm
 
-When the cursor is elsewhere than --if-at says, nothing changes and the exit code is 4.")]
+When the cursor is elsewhere than --if-at says, nothing changes and the exit code is 4. The command
+ends when the move is on stable storage; with --relaxed before. Such a move is seen by everybody at
+once and stored within a second, many of them together (cursors.interval_ms of broker status --json
+says when that takes longer); if the leader is killed or the power fails before, the moves of that last
+second are lost, and the cursor stands where it stood.")]
 pub(crate) struct CursorSetArgs {
     /// The room
     #[arg(value_name = "ROOM")]
@@ -309,6 +316,10 @@ pub(crate) struct CursorSetArgs {
     /// Only if it stands at this seq now; none: only if there is none
     #[arg(long, value_name = "SEQ|none")]
     pub(crate) if_at: Option<String>,
+
+    /// Do not wait for the disk: a leader that is killed may lose the moves of its last second
+    #[arg(long, conflicts_with = "if_at")]
+    pub(crate) relaxed: bool,
 
     /// Print {"room","cursor","epoch","seq"}
     #[arg(long)]

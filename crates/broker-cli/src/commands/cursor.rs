@@ -161,6 +161,7 @@ async fn set(config: &Config, args: CursorSetArgs, mut stop: Stop) -> Result<(),
         let cursor = handle.cursor(&name)?;
         let to = place(&handle, start).await?;
         match if_at {
+            None if args.relaxed => cursor.set_relaxed(to).await?,
             None => cursor.set(to).await?,
             Some(expected) => {
                 let expected = expected.map(|seq| Position::new(to.epoch, seq));

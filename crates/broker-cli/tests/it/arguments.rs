@@ -163,6 +163,19 @@ fn wrong_usage_is_2_and_touches_nothing() {
             "--if-at",
         ),
         (
+            &[
+                "cursor",
+                "set",
+                "lobby",
+                "me",
+                "1",
+                "--relaxed",
+                "--if-at",
+                "1",
+            ],
+            "--relaxed",
+        ),
+        (
             &["cursor", "rm", "lobby", "me", "--if-at", "all"],
             "--if-at",
         ),

@@ -411,7 +411,9 @@ fn a_limit_refuses_or_trims() {
         .map(|_| place.run(&["send", "hard", &payload]))
         .find(|done| done.code != Some(0));
     let refused = refused.unwrap();
-    refused.fails(4, &["quota", "hard", "broker room trim", "--max-bytes"]);
+    let words = ["quota", "hard", "of at most 4096 bytes", "broker room trim"];
+    refused.fails(4, &words);
+    refused.fails(4, &["--max-bytes", "sending again does not help"]);
     assert!(info(&place, "hard")["bytes"].as_u64().unwrap() <= 4096);
     place.run(&["room", "trim", "hard", "--before", "-1"]).ok();
     place.run(&["send", "hard", &payload]).ok();
@@ -511,9 +513,14 @@ fn a_store_at_its_limit_refuses_and_the_status_warns() {
     let _leader = place.serve("none");
     assert_eq!(place.run(&["status"]).ok().stderr, "");
     place.run(&["store", "set", "--max-bytes", "1"]).ok();
-    place
-        .run(&["send", "lobby", "x"])
-        .fails(4, &["quota", "broker store set --max-bytes"]);
+    place.run(&["send", "lobby", "x"]).fails(
+        4,
+        &[
+            "quota",
+            "of at most 1 bytes",
+            "broker store set --max-bytes",
+        ],
+    );
     let status = place.run(&["status"]);
     assert_eq!(status.code, Some(0));
     for word in [
@@ -610,4 +617,39 @@ fn cursors_are_listed_moved_compared_and_removed() {
         (&status["cursors"]["count"], &status["cursors"]["pending"]),
         (&json!(1), &json!(0))
     );
+}
+
+#[test]
+fn a_cursor_that_moves_often_is_moved_without_waiting() {
+    let place = Place::new();
+    let leader = place.serve("none");
+    place.send("jobs", &["1", "2", "3", "4"]);
+    let cursors = || place.run(&["status", "--json"]).ok().json()[0]["cursors"].clone();
+    let at = || place.text(&["cursor", "get", "jobs", "me"]);
+    // The last of several moves stands for all of them, which a move that is waited for does not.
+    let moves = 12;
+    for n in 1..=moves {
+        let seq = (n % 4 + 1).to_string();
+        place
+            .run(&["cursor", "set", "jobs", "me", &seq, "--relaxed"])
+            .ok();
+        assert_eq!(at(), format!("{seq}\n"), "seen at once");
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    while cursors()["pending"] != 0 {
+        assert!(Instant::now() < end, "it is never stored");
+    }
+    let written = cursors()["written"].as_u64().unwrap();
+    assert!((1..moves).contains(&written), "{written} moves are written");
+    let json = place.run(&["cursor", "set", "jobs", "me", "3", "--relaxed", "--json"]);
+    assert_eq!(json.ok().json()[0]["seq"], 3);
+    // A leader that ends in order stores them.
+    leader.signal(rustix::process::Signal::TERM);
+    leader.end_unread();
+    assert_eq!(at(), "3\n");
+    // Without one the command leads itself, and ends so.
+    place
+        .run(&["cursor", "set", "jobs", "me", "2", "--relaxed"])
+        .ok();
+    assert_eq!(at(), "2\n");
 }
