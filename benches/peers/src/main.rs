@@ -23,10 +23,12 @@
 //! cargo run --release -p broker-peers -- curves
 //! ```
 //!
-//! How long a start takes by what is stored, and whether a server stays the same for minutes at full rate:
+//! How long a start takes by what is stored, what is written to the disk for what is published, and whether a server stays the
+//! same for minutes at full rate:
 //!
 //! ```text
-//! cargo run --release -p broker-peers -- starts
+//! cargo run --release -p broker-peers -- starts --out docs/growth.md
+//! cargo run --release -p broker-peers -- amplification --out docs/growth.md
 //! cargo run --release -p broker-peers -- soak --minutes 30
 //! ```
 //!
@@ -35,8 +37,10 @@
 //! up as failed; then the exit code is 1.
 //!
 //! `cell` is what is done, `peer` by whom, `server` how a peer runs, `codec` what it speaks, `load` how it is driven, `gauge`
-//! what it costs, `results` what is kept, `page` what is written; `curves`, `starts` and `soak` have the same of their own.
+//! what it costs, `results` what is kept, `page` what is written; `curves`, `starts`, `amplification` and `soak` have the
+//! same of their own.
 
+mod amplification;
 mod args;
 mod cell;
 mod codec;
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         }
         Command::Curves(options) => curves::run(&options),
         Command::Starts(options) => starts::run(&options),
+        Command::Amplification(options) => amplification::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Fetch => fetch(),
         Command::List => list(),

@@ -1,20 +1,21 @@
 //! The page of the curves: a table each, and whether what has to stay the same does.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::curve::{Column, Curve, FLAT_MAX, Rule, Unit};
 use super::results::{Line, Point, PointResult, Session};
 use super::words::{INTRODUCTION, bends, method, thing, title};
 use crate::gauge::limits::Limits;
 use crate::page::numbers::{count, digits, latency, spread};
-use crate::page::{limits_line, machine_line};
-use crate::results;
+use crate::page::{limits_line, machine_line, part};
 use crate::stats::{Spread, float, ratio};
+use crate::{amplification, results, starts};
+
+/// The commands whose parts of the page stay.
+const OTHERS: [&str; 2] = [starts::PART, amplification::PART];
 
 /// All results of one file.
 #[derive(Debug, Default)]
@@ -87,11 +88,7 @@ impl Data {
 
 /// Writes the page of a file of results.
 pub(super) fn write(results: &Path, out: &Path) -> Result<()> {
-    let page = page(results::read(results)?)?;
-    if out.as_os_str() == "-" {
-        return Ok(std::io::stdout().lock().write_all(page.as_bytes())?);
-    }
-    fs::write(out, page).with_context(|| format!("cannot write {}", out.display()))
+    part::put_around(out, &OTHERS, &page(results::read(results)?)?)
 }
 
 /// How a point ended, in a line.

@@ -1,6 +1,6 @@
 //! [`Lab`], what all points share, and [`Site`]: one server with what is known to be stored in it, for one point.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use crate::gauge::Gauge;
 use crate::load::publish::{self, Plan, payload};
-use crate::load::{Outcome, Phase, Stage, control, ours, runtime};
+use crate::load::{Meter, Outcome, Phase, Stage, control, ours, runtime};
 use crate::peer::Peer;
 use crate::server::{End, Running, Server};
-use crate::stats::{Quantiles, float};
+use crate::stats::{Latencies, Quantiles, float};
 use crate::tools::Tools;
 
 /// Threads of the load generator where there is work for more than one.
@@ -118,14 +118,31 @@ impl<'a> Site<'a> {
 
     /// Stores messages as fast as it goes.
     pub(crate) fn store(&mut self, peer: Peer, plan: Plan) -> Result<()> {
+        self.store_in(&Phase::default(), peer, plan)?;
+        Ok(())
+    }
+
+    /// The same; tells how long all of it took, and each acknowledgement.
+    pub(crate) fn store_measured(
+        &mut self,
+        peer: Peer,
+        plan: Plan,
+    ) -> Result<(Duration, Latencies)> {
+        let began = Instant::now();
+        let meters = self.store_in(&Phase::measured(), peer, plan)?;
+        let (_, _, latencies) = Meter::sum(&meters);
+        Ok((began.elapsed(), latencies))
+    }
+
+    fn store_in(&mut self, phase: &Phase, peer: Peer, plan: Plan) -> Result<Vec<Meter>> {
         let stage = self.stage(peer, self.lab.measured);
-        let phase = Phase::default();
         // The timer needs the runtime that it is made in.
         let filled = runtime(THREADS)?
-            .block_on(async { timeout(FILL_MAX, plan.run(&stage, &phase, None)).await });
-        filled.with_context(|| format!("filling took over {} s", FILL_MAX.as_secs()))??;
+            .block_on(async { timeout(FILL_MAX, plan.run(&stage, phase, None)).await });
+        let filled =
+            filled.with_context(|| format!("filling took over {} s", FILL_MAX.as_secs()))??;
         self.stored += plan.count;
-        Ok(())
+        Ok(filled)
     }
 
     /// Measures publishers, as long as all loads.
@@ -191,9 +208,9 @@ impl<'a> Site<'a> {
         self.stored += count;
     }
 
-    /// Where the server has its files.
-    pub(crate) fn dir(&self) -> &Path {
-        self.server.dir()
+    /// Where the store is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.server.dir().join("data")
     }
 
     /// Waits until the server has nothing to do.

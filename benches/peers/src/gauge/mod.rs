@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::proc::{Device, cpu_time};
+use self::proc::{Device, Written, cpu_time};
 
 /// What is read before and after the measured part of a run.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,11 @@ impl Gauge {
     /// Processor time of the server since it began.
     pub(crate) fn server_cpu(&self) -> Result<Duration> {
         cpu_time(&self.server.to_string())
+    }
+
+    /// What the server has had written to disks since it began.
+    pub(crate) fn written(&self) -> Result<Written> {
+        proc::written(self.server)
     }
 
     /// The memory that the server has now, in bytes.

@@ -40,6 +40,33 @@ pub(crate) fn rss_peak(process: u32) -> Option<u64> {
     kibibytes(&status, "VmHWM:")
 }
 
+/// What a process has had written to disks, in bytes, by all its threads since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Handed to a disk, or left in the page cache to be written later.
+    pub(crate) bytes: u64,
+    /// Of what was left there, what went with its file before it was written.
+    pub(crate) cancelled: u64,
+}
+
+/// What a process has had written to disks.
+pub(crate) fn written(process: u32) -> Result<Written> {
+    let path = format!("/proc/{process}/io");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    parse_written(&text).with_context(|| format!("cannot make sense of {path}"))
+}
+
+fn parse_written(io: &str) -> Option<Written> {
+    let number = |key: &str| {
+        let number = io.lines().find_map(|line| line.strip_prefix(key))?;
+        number.trim().parse().ok()
+    };
+    Some(Written {
+        bytes: number("write_bytes:")?,
+        cancelled: number("cancelled_write_bytes:")?,
+    })
+}
+
 /// A line such as `VmHWM:  1234 kB`, in bytes.
 pub(crate) fn kibibytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -106,6 +133,24 @@ mod tests {
         assert_eq!(parse_cpu_time("42 (a"), None);
         assert!(cpu_time("self").is_ok());
         assert!(cpu_time("none").is_err());
+    }
+
+    #[test]
+    fn what_was_written_is_not_what_was_asked_to_be() {
+        let io = "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6144\n\
+                  cancelled_write_bytes: 4096\n";
+        let expected = Written {
+            bytes: 6144,
+            cancelled: 4096,
+        };
+        assert_eq!(parse_written(io), Some(expected));
+        assert_eq!(parse_written("write_bytes: 1\n"), None);
+        assert_eq!(
+            parse_written("write_bytes: x\ncancelled_write_bytes: 0\n"),
+            None
+        );
+        assert!(written(std::process::id()).is_ok());
+        assert!(written(u32::MAX).is_err());
     }
 
     #[test]

@@ -77,6 +77,11 @@ const MEASURED: u8 = 1;
 const STOPPING: u8 = 2;
 
 impl Phase {
+    /// One in which everything is measured.
+    pub(crate) fn measured() -> Self {
+        Self(Arc::new(AtomicU8::new(MEASURED)))
+    }
+
     pub(crate) fn is_measured(&self) -> bool {
         self.0.load(Ordering::Relaxed) == MEASURED
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use broker_core::{
     BatchItem, BulkTicket, Client, ErrorKind, MessageBatch, Room, StartAt, Subscription, Ticket,
 };
+use broker_proto::StoreChange;
 use bytes::Bytes;
 
 use super::publish::{Load, Tally};
@@ -39,6 +40,17 @@ pub(crate) async fn stored(client: &Client, number: usize) -> Result<u64> {
         Err(error) if error.kind() == ErrorKind::Absent => Ok(0),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Has the server keep no more than so many bytes of all rooms together.
+pub(crate) async fn keep_bytes(address: SocketAddr, bytes: u64) -> Result<()> {
+    let client = connect(address).await?;
+    let change = StoreChange {
+        keep_bytes: Some(Some(bytes)),
+        ..StoreChange::default()
+    };
+    client.change_store_settings(&change, None).await?;
+    Ok(client.shutdown().await?)
 }
 
 /// Rooms to which one connection publishes in turn.

@@ -3,9 +3,13 @@
 //! - [`summary`]: one line for each piece of work, us against the best of the others.
 //! - [`table`]: all figures of one piece of work.
 //! - [`method`]: machine, configurations, how it was measured.
+//!
+//! And for the pages of other commands: [`numbers`] for people, [`part`]s of one page, the [`setting`] of figures.
 
 mod method;
 pub(crate) mod numbers;
+pub(crate) mod part;
+mod setting;
 mod summary;
 mod table;
 
@@ -24,6 +28,7 @@ use crate::stats::{Spread, ratio};
 
 pub(crate) use self::method::{limits_line, machine_line};
 use self::numbers::{count, latency};
+pub(crate) use self::setting::Setting;
 
 /// All results of one file.
 #[derive(Debug, Default)]

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use broker_core::StartAt;
-use broker_proto::StoreChange;
 use tokio::task::JoinSet;
 
 use self::publisher::Publisher;
@@ -72,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 async fn soak(options: &Options, site: &Site<'_>) -> Result<(Vec<Sample>, Vec<Arc<Publisher>>)> {
     let address = site.address();
     if let Some(bytes) = options.keep_bytes {
-        keep(address, bytes).await?;
+        ours::keep_bytes(address, bytes).await?;
     }
     let stop = Arc::new(AtomicBool::new(false));
     let publishers: Vec<Arc<Publisher>> = (0..options.publishers)
@@ -93,8 +92,12 @@ async fn soak(options: &Options, site: &Site<'_>) -> Result<(Vec<Sample>, Vec<Ar
         let publisher = Arc::clone(publisher);
         tasks.spawn(publisher.run(address, load(options), Arc::clone(&stop)));
     }
-    let dir = site.dir().join("data");
-    let sampler = Sampler::new(site.gauge(), dir, publishers.clone(), watches.clone());
+    let sampler = Sampler::new(
+        site.gauge(),
+        site.data(),
+        publishers.clone(),
+        watches.clone(),
+    );
     let samples = sample_all(options, sampler, &mut tasks).await?;
     stop.store(true, Ordering::Relaxed);
     finish(address, &publishers, &watches, &mut tasks).await?;
@@ -113,17 +116,6 @@ const fn load(options: &Options) -> Load {
         window: options.window as usize,
         payload: options.payload,
     }
-}
-
-/// Has the server keep no more than so many bytes of all rooms together.
-async fn keep(address: SocketAddr, bytes: u64) -> Result<()> {
-    let client = ours::connect(address).await?;
-    let change = StoreChange {
-        keep_bytes: Some(Some(bytes)),
-        ..StoreChange::default()
-    };
-    client.change_store_settings(&change, None).await?;
-    Ok(client.shutdown().await?)
 }
 
 /// Samples until the time is over, or something has gone wrong.

@@ -2,32 +2,34 @@
 //!
 //! - [`store`]: one store, filled, ended and started again and again.
 //! - [`files`]: its files, and putting them out of the system's memory.
-//! - [`results`]: what is kept of it; [`page`]: the table.
+//! - [`cold_room`]: reading a room of it that nothing was said in for long.
+//! - [`results`]: what is kept of it; [`goals`]: what it is to reach; [`page`]: the tables.
 
+mod cold_room;
 mod files;
+mod goals;
 mod page;
 mod results;
 mod store;
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 pub(crate) use self::files::Files;
 use self::results::{Outcome, StoreResult};
 use self::store::Content;
 use crate::args::{Programs, Starts as Options};
 use crate::curves::Lab;
-use crate::gauge::machine::Machine;
+use crate::page::{Setting, part};
 use crate::peer::Tool;
 use crate::run::base_dir;
 use crate::say;
 use crate::server::Running;
 use crate::tools::Tools;
 
+/// Its part of a page of several commands.
+pub(crate) const PART: &str = "starts";
 /// Payload of the stores that are told by their bytes.
 const PAYLOAD_BYTES: usize = 1024;
 
@@ -51,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         running: &running,
         measured: Duration::from_secs(1),
     };
+    let setting = Setting::of(&lab)?;
     let mut results = Vec::new();
     for (number, content) in contents.iter().enumerate() {
         let outcome = match store::measure(&lab, *content, options.repeat) {
@@ -65,13 +68,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         say(&format!("[{}/{}] {words}", number + 1, contents.len()));
         results.push(result);
     }
-    let version = tools.version(Tool::Brokerd).unwrap_or_default();
-    let text = if options.json {
-        json(&results)?
+    if options.json {
+        part::put_lines(&options.out, &results)?;
     } else {
-        page::page(&Machine::here(base.path()), &version, &results)?
-    };
-    put_out(&options.out, &text)?;
+        let text = page::page(&setting, &results)?;
+        part::put(&options.out, PART, &text)?;
+    }
     let is_failed = |result: &&StoreResult| matches!(result.outcome, Outcome::Failed(_));
     match results.iter().filter(is_failed).count() {
         0 => Ok(()),
@@ -94,22 +96,4 @@ fn chosen(options: &Options) -> Vec<Content> {
     let rooms = options.rooms.iter().filter(|count| **count > 0);
     contents.extend(rooms.map(|&count| Content::Rooms { count }));
     contents
-}
-
-/// An object a line.
-fn json(results: &[StoreResult]) -> Result<String> {
-    let mut text = String::new();
-    for result in results {
-        text += &serde_json::to_string(result)?;
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-/// Writes to a file, or to standard output where that is `-`.
-fn put_out(out: &Path, text: &str) -> Result<()> {
-    if out.as_os_str() == "-" {
-        return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
-    }
-    fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))
 }

@@ -66,6 +66,18 @@ pub(crate) struct Listing {
     pub(crate) page_p99_us: f64,
 }
 
+/// How long reading the newest messages takes of a room that got its last one before everything else was stored, in
+/// milliseconds, each value a reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ColdRoom {
+    /// The first one after a start with the files out of the system's memory.
+    pub(crate) first_ms: Vec<f64>,
+    /// Those after the last of these.
+    pub(crate) again_ms: Vec<f64>,
+    /// Each after as many other places of the store were read as there are segments, or more.
+    pub(crate) after_others_ms: Vec<f64>,
+}
+
 /// What was measured of one store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
@@ -77,6 +89,8 @@ pub(crate) struct Measured {
     /// Every start, in their order.
     pub(crate) starts: Vec<Start>,
     pub(crate) listing: Listing,
+    /// Where messages are stored.
+    pub(crate) cold_room: Option<ColdRoom>,
     /// Messages at the end: acknowledged, and stored.
     pub(crate) verified: u64,
 }

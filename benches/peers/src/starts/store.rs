@@ -1,11 +1,11 @@
 //! One store: filled, then ended and started again and again.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::cold_room::Readings;
 use super::files::{Files, make_cold};
 use super::results::{Cache, Ended, Listing, Measured, Start};
 use crate::curves::{Lab, Site};
@@ -16,7 +16,7 @@ use crate::server::End;
 use crate::stats::{Latencies, nanos};
 
 /// Bytes of a message where rooms count.
-const ROOM_MESSAGE_BYTES: usize = 128;
+pub(super) const ROOM_MESSAGE_BYTES: usize = 128;
 /// What is published before a server is killed, at most.
 const BURST_BYTES_MAX: u64 = 48 << 20;
 
@@ -72,6 +72,10 @@ pub(crate) fn measure(lab: &Lab<'_>, content: Content, times: u32) -> Result<Mea
     let mut site = Site::new(lab)?;
     site.verify()?;
     let rss_empty = site.rss()?;
+    let mut readings = match content {
+        Content::Messages { .. } => Some(Readings::fill(&mut site)?),
+        Content::Rooms { .. } => None,
+    };
     let (peer, plan) = content.plan()?;
     site.store(peer, plan)?;
     site.verify()?;
@@ -81,12 +85,18 @@ pub(crate) fn measure(lab: &Lab<'_>, content: Content, times: u32) -> Result<Mea
     for cache in [Cache::Warm, Cache::Cold] {
         for _ in 0..times {
             starts.push(start(&mut site, Ended::Clean, cache)?);
+            if cache == Cache::Cold
+                && let Some(readings) = &mut readings
+            {
+                readings.first(&site)?;
+            }
             site.verify()?;
         }
     }
     let rss_started = site.rss()?;
-    let files = Files::of(&data(&site))?;
+    let files = Files::of(&site.data())?;
     let listing = list(&site)?;
+    let cold_room = readings.map(|readings| readings.others(&site, plan.count));
     for cache in [Cache::Warm, Cache::Cold] {
         for number in 1..=times {
             let (peer, plan) = content.burst(number, times)?;
@@ -103,12 +113,9 @@ pub(crate) fn measure(lab: &Lab<'_>, content: Content, times: u32) -> Result<Mea
         files,
         starts,
         listing,
+        cold_room: cold_room.transpose()?,
         verified: site.stored(),
     })
-}
-
-fn data(site: &Site<'_>) -> PathBuf {
-    site.dir().join("data")
 }
 
 /// Ends the server and starts it again.
@@ -116,7 +123,7 @@ fn start(site: &mut Site<'_>, ended: Ended, cache: Cache) -> Result<Start> {
     // Made before: only the server's time counts.
     let runtime = runtime(1)?;
     let message = payload(ROOM_MESSAGE_BYTES);
-    let dir = data(site);
+    let dir = site.data();
     site.end(match ended {
         Ended::Clean => End::Term,
         Ended::Killed => End::Kill,
