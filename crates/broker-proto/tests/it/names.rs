@@ -34,6 +34,24 @@ fn good_names_are_accepted() {
 }
 
 #[test]
+fn every_ascii_character_is_allowed_or_refused_wherever_it_stands() {
+    for found in (0..=0x7f_u8).map(char::from) {
+        let is_allowed = found.is_ascii_graphic() && !r"/\*>?".contains(found);
+        for name in [
+            format!("a{found}b"),
+            format!("ab{found}"),
+            format!("ä{found}b"),
+        ] {
+            assert_eq!(RoomName::parse(&name).is_ok(), is_allowed, "{name:?}");
+        }
+        for name in [format!("{found}"), format!("{found}b"), format!("{found}ä")] {
+            let is_allowed = is_allowed && !"-.@$".contains(found);
+            assert_eq!(RoomName::parse(&name).is_ok(), is_allowed, "{name:?}");
+        }
+    }
+}
+
+#[test]
 fn a_name_is_not_empty() {
     assert_eq!(refusal(""), "the room name is empty");
     assert_eq!(
