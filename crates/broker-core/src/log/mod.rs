@@ -10,6 +10,8 @@ mod checkpoints;
 pub mod damage;
 pub(crate) mod early;
 mod error;
+#[cfg(test)]
+mod filled;
 pub(crate) mod find;
 mod index;
 pub mod inspect;

@@ -21,6 +21,29 @@ fn limit(bytes: u64) -> RoomChange {
     }
 }
 
+/// The oldest messages go when there is no more place.
+fn trims() -> RoomChange {
+    RoomChange {
+        when_full: Some(WhenFull::Trim),
+        ..RoomChange::default()
+    }
+}
+
+fn limit_store(scene: &mut Scene, bytes: u64) {
+    scene.change_store(StoreChange {
+        bytes_max: Some(Some(bytes)),
+        ..StoreChange::default()
+    });
+}
+
+/// In memory, with segments of that size.
+fn with_segments(bytes: u64) -> Scene {
+    let mut scene = Scene::in_memory();
+    scene.segment_bytes = bytes;
+    scene.reopen();
+    scene
+}
+
 #[test]
 fn a_room_that_nothing_leaves_does_not_ask_to_try_again() {
     for mut scene in Scene::both() {
@@ -64,9 +87,9 @@ fn a_room_that_makes_place_says_when_to_try_again() {
         scene.change(
             "lobby",
             RoomChange {
-                when_full: Some(WhenFull::Trim),
                 // Three take less than 95 % of it, four more than all.
-                ..limit(one * 7 / 2)
+                bytes_max: Some(Some(one * 7 / 2)),
+                ..trims()
             },
         );
         scene.send("lobby", &[&[4; 1000]]);
@@ -112,18 +135,13 @@ fn a_room_whose_messages_expire_says_when_it_is_looked_at() {
 
 #[test]
 fn a_full_store_says_whether_space_is_being_made() {
-    let mut scene = Scene::in_memory();
-    scene.segment_bytes = 4 << 10;
-    scene.reopen();
+    let mut scene = with_segments(4 << 10);
     for _ in 0..20 {
         scene.send("lobby", &[&[1; 2000]]);
     }
     let used = scene.store.info().space.log_bytes;
     let max = used + 30_000;
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(max)),
-        ..StoreChange::default()
-    });
+    limit_store(&mut scene, max);
     fill(&mut scene);
     // Nothing may go: waiting does not help.
     scene.look();
@@ -141,13 +159,7 @@ fn a_full_store_says_whether_space_is_being_made() {
         assert!(detail.contains(part), "no {part:?} in {detail:?}");
     }
     // With a room that may lose its oldest it does.
-    scene.change(
-        "lobby",
-        RoomChange {
-            when_full: Some(WhenFull::Trim),
-            ..RoomChange::default()
-        },
-    );
+    scene.change("lobby", trims());
     scene.look();
     let (mut sent, mut waits) = (0, 0);
     for _ in 0..200 {
@@ -170,22 +182,11 @@ fn a_full_store_says_whether_space_is_being_made() {
 
 #[test]
 fn one_that_is_large_for_the_limit_gets_its_place_too() {
-    let mut scene = Scene::in_memory();
-    scene.segment_bytes = 4 << 10;
-    scene.reopen();
+    let mut scene = with_segments(4 << 10);
     scene.send("lobby", &[&[1; 2000]]);
-    scene.change(
-        "lobby",
-        RoomChange {
-            when_full: Some(WhenFull::Trim),
-            ..RoomChange::default()
-        },
-    );
+    scene.change("lobby", trims());
     let max = 100_000;
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(max)),
-        ..StoreChange::default()
-    });
+    limit_store(&mut scene, max);
     while scene.store.info().space.log_bytes < max / 100 * 90 {
         scene.send("lobby", &[&[2; 2000]]);
     }
@@ -212,10 +213,7 @@ fn fill(scene: &mut Scene) {
 fn a_store_in_memory_has_its_limit_too() {
     let mut scene = Scene::in_memory();
     let one = with_three(&mut scene);
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(one * 4)),
-        ..StoreChange::default()
-    });
+    limit_store(&mut scene, one * 4);
     scene.send("other", &[&[4; 990]]);
     assert_eq!(scene.refusals(), []);
     scene.send("lobby", &[&[5; 1000]]);
@@ -233,18 +231,9 @@ fn a_store_whose_rooms_may_lose_messages_never_stays_full() {
     for _ in 0..20 {
         scene.send("lobby", &[&[1; 2000]]);
     }
-    scene.change(
-        "lobby",
-        RoomChange {
-            when_full: Some(WhenFull::Trim),
-            ..RoomChange::default()
-        },
-    );
+    scene.change("lobby", trims());
     let max = scene.store.info().space.log_bytes + 30_000;
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(max)),
-        ..StoreChange::default()
-    });
+    limit_store(&mut scene, max);
     let mut stored = 0;
     for _ in 0..300 {
         scene.send("lobby", &[&[2; 2000]]);
@@ -260,22 +249,11 @@ fn a_store_whose_rooms_may_lose_messages_never_stays_full() {
 
 #[test]
 fn what_cannot_be_freed_is_not_trimmed_for_space() {
-    let mut scene = Scene::in_memory();
     // All of the log is in the segment that is being written.
-    scene.segment_bytes = 1 << 20;
-    scene.reopen();
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(60_000)),
-        ..StoreChange::default()
-    });
+    let mut scene = with_segments(1 << 20);
+    limit_store(&mut scene, 60_000);
     scene.send("lobby", &[&[1; 2000]]);
-    scene.change(
-        "lobby",
-        RoomChange {
-            when_full: Some(WhenFull::Trim),
-            ..RoomChange::default()
-        },
-    );
+    scene.change("lobby", trims());
     fill(&mut scene);
     for _ in 0..20 {
         scene.look();
@@ -302,18 +280,9 @@ fn segments_are_small_where_the_limit_is() {
         scene.send("lobby", &[&payload]);
     }
     assert!(scene.disk_bytes() > 12 << 20);
-    scene.change(
-        "lobby",
-        RoomChange {
-            when_full: Some(WhenFull::Trim),
-            ..RoomChange::default()
-        },
-    );
+    scene.change("lobby", trims());
     let max = 4 << 20;
-    scene.change_store(StoreChange {
-        bytes_max: Some(Some(max)),
-        ..StoreChange::default()
-    });
+    limit_store(&mut scene, max);
     let publish = |scene: &mut Scene| {
         scene.send("lobby", &[&payload]);
         scene.look();

@@ -6,75 +6,21 @@
     reason = "a test may panic"
 )]
 
-use broker_proto::record::encode_message_head;
-use broker_proto::{Micros, ProducerId, RoomName, SenderName, StoreId, publish};
-use bytes::BytesMut;
+use broker_proto::{Micros, RoomId, Seq};
 
 use super::*;
-use crate::clock::ManualClock;
 use crate::log::LastLeader;
 use crate::log::batch::BatchRun;
+use crate::log::filled::{LOG, Leader, TIME, config};
 use crate::log::recovery::{Recovered, recover};
 use crate::log::segment::SegmentId;
 use crate::log::storage::MemoryStorage;
-use crate::store::{
-    Append, EmbeddedConfig, EmbeddedStore, Engine, Mailbox, ProducerKey, SessionId, Store,
-};
-use crate::sync::Arc;
-use broker_proto::{RoomId, Seq};
+use crate::store::Store;
 
-const LOG: StoreId = StoreId::new([1; 16]);
-
-struct Leader {
-    store: Arc<EmbeddedStore<MemoryStorage>>,
-    engine: Engine<MemoryStorage>,
-    mailbox: Arc<Mailbox>,
-    number: u64,
-}
-
-impl Leader {
-    fn open(disk: &MemoryStorage, checkpoint_bytes_min: u64) -> Self {
-        let mut config = EmbeddedConfig::new(LOG);
-        config.clock = Arc::new(ManualClock::new(Micros::new(1_000_000_000)));
-        config.segment_bytes_min = 512 << 10;
-        config.segment_bytes_max = 512 << 10;
-        config.checkpoint_bytes_min = checkpoint_bytes_min;
-        let disk = Arc::new(disk.clone());
-        let (store, engine) = EmbeddedStore::open_manual(disk, config, &mut |_, _| {}).unwrap();
-        Self {
-            store,
-            engine,
-            mailbox: Mailbox::new(),
-            number: 1,
-        }
-    }
-
-    fn say(&mut self, room: &str, bytes: usize) {
-        let sender = SenderName::parse("ann").unwrap();
-        let mut head = Vec::new();
-        encode_message_head(&mut head, &sender, 0, &[]);
-        let payload = vec![u8::try_from(self.number % 251).unwrap(); bytes];
-        let mut entries = BytesMut::new();
-        publish::encode_entry(&mut entries, &payload, &[], crc32c::crc32c(&payload));
-        let append = Append {
-            session: SessionId(0),
-            key: ProducerKey {
-                sender,
-                producer: ProducerId::new([7; 16]),
-            },
-            claimed: true,
-            room: RoomName::parse(room).unwrap(),
-            first_number: self.number,
-            count: 1,
-            head: head.into(),
-            entries: entries.freeze(),
-            expected_head: None,
-            resend: false,
-        };
-        self.number += 1;
-        self.store.append(append, &self.mailbox).unwrap();
-        while self.engine.step() {}
-    }
+fn lead(disk: &MemoryStorage, checkpoint_bytes_min: u64, first_number: u64) -> Leader {
+    let mut config = config(512 << 10);
+    config.checkpoint_bytes_min = checkpoint_bytes_min;
+    Leader::open(disk, config, first_number)
 }
 
 /// All files of a disk, on a disk of their own.
@@ -132,7 +78,7 @@ fn a_start_finds_the_same_with_and_without_a_footer() {
     // With a checkpoint in the newest segment, and without any.
     for checkpoint_bytes_min in [100 << 10, 1 << 30] {
         let disk = MemoryStorage::new();
-        let mut leader = Leader::open(&disk, checkpoint_bytes_min);
+        let mut leader = lead(&disk, checkpoint_bytes_min, 1);
         let mut believed = 0;
         for n in 0..300_usize {
             leader.say(["lobby", "hall", "cellar"][n * n % 3], 40 + n * 7 % 4000);
@@ -154,8 +100,7 @@ fn a_start_finds_the_same_with_and_without_a_footer() {
         drop(leader);
         assert!(believed > 30, "{believed} of 43");
         // The next leader goes on in the segment, and with the footer.
-        let mut leader = Leader::open(&disk, checkpoint_bytes_min);
-        leader.number = 10_000;
+        let mut leader = lead(&disk, checkpoint_bytes_min, 10_000);
         for n in 0..20 {
             leader.say("hall", 100 + n);
             leader.engine.keep_house();
@@ -167,7 +112,7 @@ fn a_start_finds_the_same_with_and_without_a_footer() {
 #[test]
 fn a_footer_is_not_believed_unless_the_segment_vouches_for_it() {
     let disk = MemoryStorage::new();
-    let mut leader = Leader::open(&disk, 1 << 30);
+    let mut leader = lead(&disk, 1 << 30, 1);
     for _ in 0..20 {
         leader.say("lobby", 500);
     }
@@ -228,7 +173,7 @@ fn a_footer_is_not_believed_unless_the_segment_vouches_for_it() {
 #[test]
 fn behind_a_mark_nothing_is_looked_for_only_if_nobody_has_led_since() {
     let disk = MemoryStorage::new();
-    let mut first = Leader::open(&disk, 1 << 30);
+    let mut first = lead(&disk, 1 << 30, 1);
     first.say("lobby", 500);
     first.engine.close();
     let closed = recovered(&disk);
@@ -237,8 +182,7 @@ fn behind_a_mark_nothing_is_looked_for_only_if_nobody_has_led_since() {
     let mut mark = [0; 96];
     let file = disk.open(&header.name.file()).unwrap();
     file.read_at(at, &mut mark).unwrap();
-    let mut second = Leader::open(&disk, 1 << 30);
-    second.number = 1000;
+    let mut second = lead(&disk, 1 << 30, 1000);
     for _ in 0..3 {
         second.say("hall", 500);
     }
@@ -247,7 +191,7 @@ fn behind_a_mark_nothing_is_looked_for_only_if_nobody_has_led_since() {
     let found = |last_leader| recover(&disk, LOG, last_leader, &mut |_, _| {}).unwrap();
     assert!(closed.clean && found(None).proven > end && !found(None).state.places.is_empty());
     let leader = |term, since| Some(LastLeader { term, since });
-    let time = 1_000_000_000;
+    let time = TIME;
     for nobody in [leader(2, 0), leader(1, time + 1), leader(0, 0)] {
         assert!(found(nobody).proven > end, "{nobody:?} has not closed it");
     }

@@ -6,80 +6,18 @@
     reason = "a test may panic"
 )]
 
-use broker_proto::record::encode_message_head;
-use broker_proto::{Micros, ProducerId, RoomName, SenderName, publish};
-use bytes::BytesMut;
-
 use super::*;
-use crate::clock::ManualClock;
 use crate::log::batch::MARK_BYTES;
+use crate::log::filled::{LOG, Leader, TIME, config};
 use crate::log::segment::{DATA_OFFSET, SegmentName};
 use crate::log::storage::MemoryStorage;
-use crate::store::{
-    Append, EmbeddedConfig, EmbeddedStore, Engine, Mailbox, ProducerKey, SessionId, Store,
-};
+use crate::store::EmbeddedStore;
 use crate::sync::Arc;
 
-const LOG: StoreId = StoreId::new([1; 16]);
-const TIME: i64 = 1_000_000_000;
 const MEBI: usize = 1 << 20;
 
-fn config(segment_bytes: u64) -> EmbeddedConfig {
-    let mut config = EmbeddedConfig::new(LOG);
-    config.clock = Arc::new(ManualClock::new(Micros::new(TIME)));
-    config.segment_bytes_min = segment_bytes;
-    config.segment_bytes_max = segment_bytes;
-    config.checkpoint_bytes_min = 1 << 30;
-    config
-}
-
-struct Leader {
-    store: Arc<EmbeddedStore<MemoryStorage>>,
-    engine: Engine<MemoryStorage>,
-    mailbox: Arc<Mailbox>,
-    number: u64,
-}
-
-impl Leader {
-    fn open(disk: &MemoryStorage, first_number: u64) -> Self {
-        let disk = Arc::new(disk.clone());
-        let (store, engine) =
-            EmbeddedStore::open_manual(disk, config(64 << 20), &mut |_, _| {}).unwrap();
-        Self {
-            store,
-            engine,
-            mailbox: Mailbox::new(),
-            number: first_number,
-        }
-    }
-
-    /// A message in a batch of its own.
-    fn say(&mut self, bytes: usize) {
-        let sender = SenderName::parse("ann").unwrap();
-        let mut head = Vec::new();
-        encode_message_head(&mut head, &sender, 0, &[]);
-        let payload = vec![b'x'; bytes];
-        let mut entries = BytesMut::new();
-        publish::encode_entry(&mut entries, &payload, &[], crc32c::crc32c(&payload));
-        let append = Append {
-            session: SessionId(0),
-            key: ProducerKey {
-                sender,
-                producer: ProducerId::new([7; 16]),
-            },
-            claimed: true,
-            room: RoomName::parse("lobby").unwrap(),
-            first_number: self.number,
-            count: 1,
-            head: head.into(),
-            entries: entries.freeze(),
-            expected_head: None,
-            resend: false,
-        };
-        self.number += 1;
-        self.store.append(append, &self.mailbox).unwrap();
-        while self.engine.step() {}
-    }
+fn lead(disk: &MemoryStorage, first_number: u64) -> Leader {
+    Leader::open(disk, config(64 << 20), first_number)
 }
 
 fn segment(id: u64) -> String {
@@ -131,9 +69,9 @@ fn drop_batches(disk: &MemoryStorage, heads: &[BatchHead]) {
 #[test]
 fn dropped_batches_are_told_by_the_next_one() {
     let disk = MemoryStorage::new();
-    let mut leader = Leader::open(&disk, 1);
+    let mut leader = lead(&disk, 1);
     for bytes in [500, 7 * MEBI, 7 * MEBI, 500, 500] {
-        leader.say(bytes);
+        leader.say("lobby", bytes);
     }
     let heads = heads(&disk, 1);
     assert_eq!(heads.len(), 5);
@@ -147,9 +85,9 @@ fn dropped_batches_are_told_by_the_next_one() {
 #[test]
 fn a_copied_tail_is_written_once_with_room_behind_it() {
     let disk = MemoryStorage::new();
-    let mut leader = Leader::open(&disk, 1);
-    leader.say(500);
-    leader.say(500);
+    let mut leader = lead(&disk, 1);
+    leader.say("lobby", 500);
+    leader.say("lobby", 500);
     drop(leader);
     let smallest = 1 << 20;
     let shared = Arc::new(disk.clone());
@@ -172,9 +110,9 @@ fn a_copied_tail_is_written_once_with_room_behind_it() {
 #[test]
 fn spares_of_leaders_before_are_deleted_last_and_their_names_not_used() {
     let disk = MemoryStorage::new();
-    let mut leader = Leader::open(&disk, 1);
-    leader.say(500);
-    leader.say(500);
+    let mut leader = lead(&disk, 1);
+    leader.say("lobby", 500);
+    leader.say("lobby", 500);
     drop(leader);
     let names = ["spare-00000001.tmp", "spare-0000000a.tmp"];
     for name in names {
@@ -194,6 +132,6 @@ fn spares_of_leaders_before_are_deleted_last_and_their_names_not_used() {
 
     // Whoever drives a store by hand finds none either.
     disk.create(names[0]).unwrap();
-    drop(Leader::open(&disk, 3));
+    drop(lead(&disk, 3));
     assert!(!is_there(names[0]));
 }
