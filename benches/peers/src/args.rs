@@ -105,18 +105,14 @@ pub(crate) struct Curves {
     /// Only write the page from results that are there
     #[arg(long, conflicts_with_all = ["append", "only", "least", "most"])]
     pub(crate) report: bool,
-    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
     /// The results, a JSON object a line [default: target/peers/growth.jsonl]
     #[arg(long, value_name = "FILE")]
     pub(crate) results: Option<PathBuf>,
     /// The page; - for standard output
     #[arg(long, value_name = "FILE", default_value = "docs/growth.md")]
     pub(crate) out: PathBuf,
-    /// [default: target/release/brokerd]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) brokerd: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Options of `starts`.
@@ -147,18 +143,10 @@ pub(crate) struct Starts {
     /// Starts of each sort: after a clean end and after a kill, warm and cold
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
-    /// An object a line instead of tables
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The page of which the tables become a part, such as docs/growth.md, or where the objects go; - for standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub(crate) out: PathBuf,
-    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// [default: target/release/brokerd]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) brokerd: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Options of `amplification`.
@@ -182,18 +170,10 @@ pub(crate) struct Amplification {
     /// How often the server is killed to leave small segments
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) kills: u32,
-    /// An object a line instead of tables
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The page of which the tables become a part, such as docs/growth.md, or where the objects go; - for standard output
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub(crate) out: PathBuf,
-    /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-    /// [default: target/release/brokerd]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) brokerd: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Options of `soak`.
@@ -226,12 +206,30 @@ pub(crate) struct Soak {
     /// An object for each sample and one at the end, a line each, instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// What a command measures that needs our own server alone, and where.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
     /// Where the server's data goes while it runs; has to be on a disk [default: the system's]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// [default: target/release/brokerd]
     #[arg(long, value_name = "PATH")]
     pub(crate) brokerd: Option<PathBuf>,
+}
+
+/// Where the results of a command go that has a part of a page.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Output {
+    /// An object a line instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The page of which the tables become a part, such as docs/growth.md, or where the objects go; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(crate) out: PathBuf,
 }
 
 /// Where programs are that are not where they are looked for.

@@ -40,6 +40,7 @@
 //! what it costs, `results` what is kept, `page` what is written; `curves`, `starts`, `amplification` and `soak` have the
 //! same of their own.
 
+mod alone;
 mod amplification;
 mod args;
 mod cell;

@@ -18,34 +18,18 @@ use anyhow::{Result, bail};
 pub(crate) use self::case::Case;
 use self::results::{Outcome, RunResult};
 use self::work::Work;
-use crate::args::{Amplification as Options, Programs};
-use crate::curves::Lab;
+use crate::alone::Alone;
+use crate::args::Amplification as Options;
 use crate::page::{Setting, part};
-use crate::peer::Tool;
-use crate::run::base_dir;
 use crate::say;
-use crate::server::Running;
-use crate::tools::Tools;
 
 /// Its part of a page of several commands.
 pub(crate) const PART: &str = "amplification";
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let tools = Tools::new(Programs {
-        brokerd: options.brokerd.clone(),
-        ..Programs::default()
-    });
-    tools.find(Tool::Brokerd).map_err(anyhow::Error::msg)?;
-    let base = base_dir(options.dir.as_deref())?;
-    let running = Running::default();
-    running.end_on_signals(base.path().to_owned())?;
-    let lab = Lab {
-        tools: &tools,
-        base: base.path(),
-        running: &running,
-        measured: Duration::from_secs(1),
-    };
+    let alone = Alone::new(&options.place)?;
+    let lab = alone.lab(Duration::from_secs(1));
     let setting = Setting::of(&lab)?;
     let works = chosen(options);
     let mut results = Vec::new();
@@ -60,12 +44,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         say(&format!("[{}/{}] {words}", number + 1, works.len()));
         results.push(result);
     }
-    if options.json {
-        part::put_lines(&options.out, &results)?;
-    } else {
-        let text = page::page(&setting, options, &results)?;
-        part::put(&options.out, PART, &text)?;
-    }
+    part::put_out(&options.output, PART, &results, || {
+        page::page(&setting, options, &results)
+    })?;
     let is_failed = |result: &&RunResult| matches!(result.outcome, Outcome::Failed(_));
     match results.iter().filter(is_failed).count() {
         0 => Ok(()),

@@ -25,16 +25,16 @@ use rustix::process::{Resource, getrlimit};
 pub(crate) use self::curve::Curve;
 use self::results::{Line, Point, PointResult, Session, Values};
 pub(crate) use self::site::{Lab, Site};
-use crate::args::{Curves as Options, Programs};
+use crate::alone::Alone;
+use crate::args::Curves as Options;
 use crate::gauge::limits::Limits;
 use crate::gauge::machine::Machine;
 use crate::page::limits_line;
 use crate::peer::Tool;
 use crate::results::Results;
-use crate::run::{base_dir, raise_file_limit, session_name};
+use crate::run::{raise_file_limit, session_name};
 use crate::say;
-use crate::server::Running;
-use crate::tools::{Tools, target_dir};
+use crate::tools::target_dir;
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -45,25 +45,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.report {
         return page::write(&path, &options.out);
     }
-    let tools = Tools::new(Programs {
-        brokerd: options.brokerd.clone(),
-        ..Programs::default()
-    });
-    tools.find(Tool::Brokerd).map_err(anyhow::Error::msg)?;
     let points = chosen(options);
     if points.is_empty() {
         bail!("no curve has a point there");
     }
-    let base = base_dir(options.dir.as_deref())?;
-    let running = Running::default();
-    running.end_on_signals(base.path().to_owned())?;
+    let alone = Alone::new(&options.place)?;
     raise_file_limit(files(&points));
-    let lab = Lab {
-        tools: &tools,
-        base: base.path(),
-        running: &running,
-        measured: Duration::from_secs_f64(options.seconds),
-    };
+    let lab = alone.lab(Duration::from_secs_f64(options.seconds));
     let results = Results::open(&path, options.append)?;
     let failures = measure_all(&lab, options, &points, results)?;
     page::write(&path, &options.out)?;

@@ -8,6 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::args::Output;
+
 /// What a page begins with that nobody has written before.
 const HEAD: &str = "# How costs grow\n";
 
@@ -19,8 +21,22 @@ fn end(name: &str) -> String {
     format!("<!-- {name}: end -->")
 }
 
+/// Writes the results of a command, or the part of a page that tells of them.
+pub(crate) fn put_out(
+    output: &Output,
+    name: &str,
+    results: &[impl Serialize],
+    page: impl FnOnce() -> Result<String>,
+) -> Result<()> {
+    if output.json {
+        put_lines(&output.out, results)
+    } else {
+        put(&output.out, name, &page()?)
+    }
+}
+
 /// Writes a part into a file, in the place of the one before; alone to standard output where the file is `-`.
-pub(crate) fn put(out: &Path, name: &str, text: &str) -> Result<()> {
+fn put(out: &Path, name: &str, text: &str) -> Result<()> {
     if is_stdout(out) {
         return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
     }
@@ -30,7 +46,7 @@ pub(crate) fn put(out: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 /// Writes an object a line to a file, or to standard output where that is `-`.
-pub(crate) fn put_lines(out: &Path, objects: &[impl Serialize]) -> Result<()> {
+fn put_lines(out: &Path, objects: &[impl Serialize]) -> Result<()> {
     let mut text = String::new();
     for object in objects {
         text += &serde_json::to_string(object)?;

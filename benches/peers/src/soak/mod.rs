@@ -24,15 +24,13 @@ use tokio::task::JoinSet;
 use self::publisher::Publisher;
 use self::sample::{Sample, Sampler};
 use self::subscriber::{Seen, Watch};
-use crate::args::{Programs, Soak as Options};
-use crate::curves::{Lab, Site};
+use crate::alone::Alone;
+use crate::args::Soak as Options;
+use crate::curves::Site;
 use crate::gauge::Gauge;
 use crate::load::{ours, runtime};
-use crate::peer::Tool;
-use crate::run::base_dir;
 use crate::say;
-use crate::server::{End, Running};
-use crate::tools::Tools;
+use crate::server::End;
 
 /// Threads of the load generator.
 const THREADS: usize = 2;
@@ -43,20 +41,8 @@ const READ_AGAIN: u64 = 1_000_000;
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let tools = Tools::new(Programs {
-        brokerd: options.brokerd.clone(),
-        ..Programs::default()
-    });
-    tools.find(Tool::Brokerd).map_err(anyhow::Error::msg)?;
-    let base = base_dir(options.dir.as_deref())?;
-    let running = Running::default();
-    running.end_on_signals(base.path().to_owned())?;
-    let lab = Lab {
-        tools: &tools,
-        base: base.path(),
-        running: &running,
-        measured: Duration::from_secs(1),
-    };
+    let alone = Alone::new(&options.place)?;
+    let lab = alone.lab(Duration::from_secs(1));
     let mut site = Site::new(&lab)?;
     let runtime = runtime(THREADS)?;
     let done = runtime.block_on(soak(options, &site));
