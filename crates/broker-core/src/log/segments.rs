@@ -55,6 +55,15 @@ impl Segment {
         let end = LogPosition::new(self.end.load(Ordering::Acquire));
         (end != LogPosition::NONE).then_some(end)
     }
+
+    /// Bytes of its batches, if it is sealed.
+    fn sealed_bytes(&self) -> u64 {
+        self.end().map_or(0, |end| end.since(self.header.base))
+    }
+}
+
+fn sealed_bytes(segments: &[Arc<Segment>]) -> u64 {
+    segments.iter().map(|segment| segment.sealed_bytes()).sum()
 }
 
 /// All segments.
@@ -65,6 +74,8 @@ pub(crate) struct Segments<S: Storage> {
     blocks: Blocks,
     layouts: Layouts,
     list: RwLock<Vec<Arc<Segment>>>,
+    /// Bytes of the batches in all that are sealed. Changes with the list, under its lock: the writer asks for every batch.
+    sealed_bytes: AtomicU64,
     active: RwLock<SegmentIndex>,
     /// Which sealed segments have their index in memory, oldest first, with its size.
     loaded: Mutex<VecDeque<(SegmentName, usize)>>,
@@ -108,12 +119,14 @@ impl<S: Storage> Segments<S> {
             let end = if active { LogPosition::NONE } else { end };
             Arc::new(Segment::new(header, end, None))
         });
+        let list: Vec<Arc<Segment>> = list.collect();
         Self {
             storage,
             files: OpenFiles::new(),
             blocks: Blocks::default(),
             layouts: Layouts::default(),
-            list: RwLock::new(list.collect()),
+            sealed_bytes: AtomicU64::new(sealed_bytes(&list)),
+            list: RwLock::new(list),
             active: RwLock::new(last_index),
             loaded: Mutex::new(VecDeque::new()),
             changes: AtomicU64::new(0),
@@ -203,11 +216,10 @@ impl<S: Storage> Segments<S> {
     /// Bytes of batches that lie on the disk, when the log is durable up to here.
     pub(crate) fn log_bytes(&self, durable: LogPosition) -> u64 {
         let list = read(&self.list);
-        let bytes = list.iter().map(|segment| {
-            let end = segment.end().unwrap_or(durable);
-            end.since(segment.header.base)
-        });
-        bytes.sum()
+        let sealed = self.sealed_bytes.load(Ordering::Relaxed);
+        debug_assert_eq!(sealed, sealed_bytes(&list), "the sum is out of step");
+        let active = list.last().filter(|last| last.end().is_none());
+        sealed + active.map_or(0, |active| durable.since(active.header.base))
     }
 
     /// The segment that holds a place.
@@ -260,6 +272,10 @@ impl<S: Storage> Segments<S> {
             if !is_same {
                 return None;
             }
+            let gone = sealed_bytes(there);
+            let come = new.as_ref().map_or(0, |(new, _)| new.sealed_bytes());
+            self.sealed_bytes.fetch_sub(gone, Ordering::Relaxed);
+            self.sealed_bytes.fetch_add(come, Ordering::Relaxed);
             let new = new.iter().map(|(segment, _)| Arc::clone(segment));
             list.splice(from..from + run.len(), new);
             self.changes.fetch_add(1, Ordering::AcqRel);
@@ -297,6 +313,8 @@ impl<S: Storage> Segments<S> {
         if let Some(sealed) = &sealed {
             *lock(&sealed.index) = Some(Arc::clone(&index));
             sealed.end.store(begun.header.base.get(), Ordering::Release);
+            self.sealed_bytes
+                .fetch_add(sealed.sealed_bytes(), Ordering::Relaxed);
         }
         list.push(begun);
         self.changes.fetch_add(1, Ordering::AcqRel);
