@@ -19,7 +19,7 @@ use super::bytes::{Fields, round_up};
 use super::position::{LogPosition, Marker};
 use super::state_record::RawRecord;
 use super::storage::StorageFile;
-use super::window::Window;
+use super::window::{Window, is_passed_over};
 use crate::planted::{Bug, planted};
 
 /// A batch that was found.
@@ -209,6 +209,10 @@ impl<F: StorageFile> Scanner<F> {
     }
 
     fn with_head(&mut self, head: BatchHead) -> io::Result<BatchView> {
+        if self.skims && !is_passed_over(&head) {
+            // All of it is read anyway: from its beginning, where reading begins with what stands at its end and goes back.
+            self.window.up_to(head.position, head.length as usize)?;
+        }
         let table_bytes = (head.length - head.table) as usize;
         let at = head.position.plus(u64::from(head.table));
         if let Some(bytes) = self.window.bytes(at, table_bytes)?

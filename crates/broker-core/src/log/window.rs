@@ -45,6 +45,11 @@ const BESIDE_BYTES: usize = 4 << 10;
 /// Batches of so many bytes are passed over: reading them takes a disk as long as three small reads.
 const SKIM_BYTES: u32 = 256 << 10;
 
+/// Whether who skims a batch has its messages passed over.
+pub(crate) const fn is_passed_over(head: &BatchHead) -> bool {
+    head.length >= SKIM_BYTES
+}
+
 /// Most that is read while somebody does not wait: copying it takes some microseconds.
 const AT_ONCE_BYTES: usize = 256 << 10;
 
@@ -132,7 +137,7 @@ impl<F: StorageFile> Window<F> {
     /// For who wants of a batch its head, its table and its state records alone: has the messages of a large one passed over,
     /// and those of small ones read, which takes less time than asking the disk three times for each.
     pub(crate) fn skim(&mut self, head: &BatchHead) {
-        self.ahead = if head.length >= SKIM_BYTES {
+        self.ahead = if is_passed_over(head) {
             self.ahead_usual.min(BESIDE_BYTES)
         } else {
             self.ahead_usual

@@ -11,8 +11,8 @@ use crate::log::batch::MARK_BYTES;
 use crate::log::filled::{LOG, Leader, TIME, config};
 use crate::log::segment::{DATA_OFFSET, SegmentName};
 use crate::log::storage::MemoryStorage;
-use crate::store::EmbeddedStore;
-use crate::sync::Arc;
+use crate::store::{EmbeddedStore, Store};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 const MEBI: usize = 1 << 20;
 
@@ -134,4 +134,78 @@ fn spares_of_leaders_before_are_deleted_last_and_their_names_not_used() {
     disk.create(names[0]).unwrap();
     drop(lead(&disk, 3));
     assert!(!is_there(names[0]));
+}
+
+/// A file that tells how much was read of it.
+#[derive(Debug)]
+struct Counted<F>(F, Arc<AtomicU64>);
+
+impl<F: StorageFile> StorageFile for Counted<F> {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read_at(offset, buf)?;
+        self.1.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn zero_fill(&self, _: u64, _: u64) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.0.block_bytes()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.0.is_direct()
+    }
+}
+
+#[test]
+fn batches_that_are_not_passed_over_are_read_once() {
+    let disk = MemoryStorage::new();
+    let mut leader = lead(&disk, 1);
+    for _ in 0..60 {
+        leader.say("lobby", 100_000);
+    }
+    let end = leader.store.info().log_bytes;
+    let header = SegmentHeader::parse(&read(&disk, 0, 4096, 1)).unwrap();
+    let counts = Arc::new(AtomicU64::new(0));
+    let file = Counted(disk.open_read(&segment(1)).unwrap(), Arc::clone(&counts));
+    let window = Window::new(file, header.clone(), READ_AHEAD).careful();
+    let end = header.base.plus(end);
+    let mut scanner = Scanner::new(window, header.base, end).skimming();
+    let mut state = Replay::default();
+    let everything = Pass::Everything;
+    replay(&mut scanner, &mut state, everything, None, &mut |_| {}).unwrap();
+    let bytes = end.since(header.base);
+    assert_eq!(
+        state.rooms.iter().map(|(_, slot)| slot.head.get()).max(),
+        Some(60)
+    );
+    // Those that lie across the end of a piece are read again with the next one.
+    let read = counts.load(Ordering::Relaxed);
+    assert!(
+        read < bytes + bytes / 4,
+        "{read} bytes were read of {bytes}"
+    );
 }
