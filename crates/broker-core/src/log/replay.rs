@@ -54,6 +54,8 @@ pub(crate) struct Replay {
     pub(crate) chunks: u64,
     /// Batches whose last state record is one of them, in the order of the log, with its length: it need not be read again.
     parts: VecDeque<(LogPosition, u32)>,
+    /// Bytes of these parts.
+    pub(crate) checkpoint_bytes: u64,
     /// All parts of the checkpoint were seen.
     pub(crate) checkpoint_is_whole: bool,
     /// Damage ends here, and which rooms it hit is not known.
@@ -244,6 +246,7 @@ impl Replay {
             && chunk.begin == begin.get()
         {
             self.chunks += u64::from(u64::from(chunk.number) == self.chunks);
+            self.checkpoint_bytes += payload.len() as u64;
             for (kind, payload) in chunk_records(chunk.records) {
                 self.apply(kind, payload, at);
             }

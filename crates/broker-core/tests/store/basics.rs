@@ -318,34 +318,6 @@ fn leaders_killed_one_after_the_other_do_not_leave_ever_more_to_replay() {
 }
 
 #[test]
-fn a_leader_that_leaves_leaves_little_to_read() {
-    let disk = MemoryStorage::default();
-    let payload = vec![7; 100_000];
-    let mut ann = Talker::new("ann", 1);
-    let (store, mut engine) = open(&disk);
-    for _ in 0..100 {
-        ann.send(&*store, "lobby", &[&payload]);
-        engine.step();
-        engine.keep_house();
-    }
-    let (done, shortened) = std::sync::mpsc::channel();
-    store.shorten_replay(move || done.send(()).unwrap());
-    while engine.step() {}
-    shortened.try_recv().unwrap();
-    engine.keep_house();
-    engine.close();
-    drop((store, engine));
-    let mut replayed = u64::MAX;
-    let config = EmbeddedConfig::new(StoreId::new([1; 16]));
-    let mut progress = |_, total| replayed = total;
-    let (store, _engine) =
-        EmbeddedStore::open_manual(Arc::new(disk.clone()), config, &mut progress).unwrap();
-    assert!(replayed < 100_000, "{replayed} bytes of log were replayed");
-    let all = read_all(&*store, "lobby", StartAt::START, 1 << 20).unwrap();
-    assert_eq!(all.len(), 100);
-}
-
-#[test]
 fn a_copy_gets_new_epochs_and_keeps_the_positions_up_to_the_copy() {
     let disk = MemoryStorage::default();
     let mut ann = Talker::new("ann", 1);

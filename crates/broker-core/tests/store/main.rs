@@ -13,6 +13,7 @@ mod damage;
 mod earlier_footers;
 mod fuzzing;
 mod golden;
+mod leaving;
 mod limits;
 mod model;
 mod ops;

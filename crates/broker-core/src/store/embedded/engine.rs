@@ -146,7 +146,9 @@ pub(super) struct EngineParts<S: Storage> {
     pub(super) pending: Vec<Vec<u8>>,
     /// Whether what was replayed lay in many segments.
     pub(super) scattered: bool,
-    /// Rooms that the log made behind the last checkpoint.
+    /// Size of the last checkpoint.
+    pub(super) checkpoint_bytes: u64,
+    /// Rooms that the log made behind it.
     pub(super) rooms_made: usize,
     pub(super) sealed: Vec<Arc<Segment>>,
     pub(super) term: u64,
@@ -174,7 +176,7 @@ impl<S: Storage> Engine<S> {
             checkpoint_bytes_min: parts.checkpoint_bytes_min,
             scattered: parts.scattered,
             checkpoint: None,
-            last_checkpoint: (0, begin),
+            last_checkpoint: (parts.checkpoint_bytes, begin),
             rooms_told: rooms_in_all.saturating_sub(parts.rooms_made),
             rooms_in_all,
             mentioned_from: parts.mentioned_from,
@@ -342,16 +344,21 @@ impl<S: Storage> Engine<S> {
         took
     }
 
-    /// A new segment, and a checkpoint as the first thing in it. It is worth that only when there is
-    /// much to read.
+    /// Leaves little to read to an heir who waits for it.
     fn shorten(&mut self, done: Done) {
-        let (_, begin) = self.last_checkpoint;
-        let worth = self.writer.end().since(begin) >= self.shorten_bytes_min;
-        if worth && self.checkpoint.is_none() && !self.writer.has_failed() {
+        self.leave_little(self.shorten_bytes_min);
+        self.shortened.push(done);
+    }
+
+    /// A new segment, and a checkpoint as the first thing in it, if there is so much log to read beside the last one.
+    fn leave_little(&mut self, worth: u64) {
+        let (size, begin) = self.last_checkpoint;
+        let beside = self.writer.end().since(begin).saturating_sub(size);
+        if beside >= worth && self.checkpoint.is_none() && !self.writer.has_failed() {
             self.writer.roll();
+            self.rooms_told = self.rooms_in_all;
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
-        self.shortened.push(done);
     }
 
     fn decide(&mut self, append: &Append, now: Micros) -> Decision {
@@ -611,9 +618,14 @@ impl<S: Storage> Engine<S> {
         self.writer.is_marked() && !self.has_relaxed_moves()
     }
 
-    /// Stores what is queued, takes nothing more, and ends the log with a mark.
+    /// Stores what is queued, takes nothing more, leaves little to read to whoever opens the store next, and ends the log with a
+    /// mark.
     pub fn close(&mut self) {
         self.shared.inbox.close();
+        while self.step() {}
+        // Nobody waits for the next leader, so a checkpoint must not be more than was written since the last one.
+        let (size, _) = self.last_checkpoint;
+        self.leave_little(self.shorten_bytes_min.max(size));
         while self.step() {}
         let now = self.clock.now();
         self.write_all_relaxed_moves(now);

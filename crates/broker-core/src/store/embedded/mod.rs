@@ -150,6 +150,7 @@ impl<S: Storage> EmbeddedStore<S> {
         sequencer.cursors = found.state.cursors;
         let inbox = Inbox::new(config.queue_bytes_max, config.lone_min);
         let rooms_made = found.state.rooms_made;
+        let checkpoint_bytes = found.state.checkpoint_bytes;
         let mut rooms = found.state.rooms;
         rooms.begin_term();
         let shared = Arc::new(Shared::new(
@@ -174,6 +175,7 @@ impl<S: Storage> EmbeddedStore<S> {
             mentioned_from,
             pending,
             scattered,
+            checkpoint_bytes,
             rooms_made,
             sealed,
             term,
