@@ -149,7 +149,7 @@ fn scanner<S: Storage>(
 ) -> io::Result<Scanner<S::File>> {
     let file = open_past_cache(storage, &header.name.file())?;
     let window = Window::new(file, header.clone(), READ_AHEAD);
-    Ok(Scanner::new(window, from, limit))
+    Ok(Scanner::new(window, from, limit).whole())
 }
 
 /// Opens a file so that the disk itself is asked, as far as that is possible without the right to

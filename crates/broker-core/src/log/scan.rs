@@ -138,8 +138,18 @@ pub(crate) struct Scanner<F> {
     /// No batch that begins here or later is asked for.
     stop: LogPosition,
     found: VecDeque<Step>,
-    /// Whether the messages of large batches are passed over.
-    skims: bool,
+    wants: Wants,
+}
+
+/// What is read of a batch beside its head and its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// What the caller asks for.
+    Parts,
+    /// The state records, which a small batch is read whole for.
+    State,
+    /// Everything.
+    All,
 }
 
 impl<F: StorageFile> Scanner<F> {
@@ -151,13 +161,20 @@ impl<F: StorageFile> Scanner<F> {
             limit,
             stop: limit,
             found: VecDeque::new(),
-            skims: false,
+            wants: Wants::Parts,
         }
+    }
+
+    /// For who wants all of every batch: they are read whole. Otherwise what stands at the end of one is read first, and its
+    /// beginning again later.
+    pub(crate) fn whole(mut self) -> Self {
+        self.wants = Wants::All;
+        self
     }
 
     /// For who wants no messages: those of large batches are not read.
     pub(crate) fn skimming(mut self) -> Self {
-        self.skims = true;
+        self.wants = Wants::State;
         self
     }
 
@@ -199,7 +216,7 @@ impl<F: StorageFile> Scanner<F> {
             && head.end() <= self.limit
         {
             self.at = head.end();
-            if self.skims {
+            if self.wants == Wants::State {
                 self.window.skim(&head);
             }
             return self.with_head(head).map(Step::Batch);
@@ -209,8 +226,12 @@ impl<F: StorageFile> Scanner<F> {
     }
 
     fn with_head(&mut self, head: BatchHead) -> io::Result<BatchView> {
-        if self.skims && !is_passed_over(&head) {
-            // All of it is read anyway: from its beginning, where reading begins with what stands at its end and goes back.
+        let is_read_whole = match self.wants {
+            Wants::Parts => false,
+            Wants::State => !is_passed_over(&head),
+            Wants::All => true,
+        };
+        if is_read_whole {
             self.window.up_to(head.position, head.length as usize)?;
         }
         let table_bytes = (head.length - head.table) as usize;

@@ -110,7 +110,7 @@ impl<S: Storage> Inspector<'_, S> {
                 let mark = batch_seen(header, &head, (true, true), true);
                 return Ok(visit(Seen::Batch(mark)));
             }
-            let mut scanner = Scanner::new(window.again(), head.position, head.end());
+            let mut scanner = Scanner::new(window.again(), head.position, head.end()).whole();
             let Step::Batch(view) = scanner.step()? else {
                 // A leader has written something else there meanwhile.
                 return Ok(ControlFlow::Continue(()));
