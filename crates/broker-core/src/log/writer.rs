@@ -299,6 +299,11 @@ impl<S: Storage> LogWriter<S> {
         }
     }
 
+    /// Whether the disk was full when space was wanted last.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved
+    }
+
     /// Whether a batch of at most this many bytes can be written so that `reserve` bytes are left.
     ///
     /// # Errors

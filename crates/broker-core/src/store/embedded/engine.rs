@@ -623,10 +623,13 @@ impl<S: Storage> Engine<S> {
     pub fn close(&mut self) {
         self.shared.inbox.close();
         while self.step() {}
-        // Nobody waits for the next leader, so a checkpoint must not be more than was written since the last one.
-        let (size, _) = self.last_checkpoint;
-        self.leave_little(self.shorten_bytes_min.max(size));
-        while self.step() {}
+        // What space is left on a full disk is for the next leader.
+        if self.shared.read_only().is_none() && !self.writer.is_starved() {
+            // Nobody waits for that one, so a checkpoint must not be more than was written since the last.
+            let (size, _) = self.last_checkpoint;
+            self.leave_little(self.shorten_bytes_min.max(size));
+            while self.step() {}
+        }
         let now = self.clock.now();
         self.write_all_relaxed_moves(now);
         if !self.pending.is_empty() && self.shared.read_only().is_none() {
