@@ -293,10 +293,20 @@ impl<S: Storage> LogWriter<S> {
         match made {
             Ok(spare) => {
                 self.starved = false;
-                self.spare = Some(spare);
+                // It was begun before the limit was set.
+                if self.is_large(spare.bytes) {
+                    self.discard(&spare);
+                } else {
+                    self.spare = Some(spare);
+                }
             }
             Err(error) => self.starved = is_no_space(&error),
         }
+    }
+
+    /// Whether a segment is much larger than they are to be.
+    fn is_large(&self, bytes: u64) -> bool {
+        bytes > 2 * self.segment_bytes.1
     }
 
     /// Whether the disk was full when space was wanted last.
@@ -330,15 +340,33 @@ impl<S: Storage> LogWriter<S> {
         self.rolls = self.active.is_some();
     }
 
+    /// Whether it is to.
+    pub(crate) fn will_roll(&self) -> bool {
+        self.rolls
+    }
+
+    /// Sees to it that a new segment can begin with a batch of so many bytes; says whether it can.
+    pub(crate) fn secure_spare(&mut self, bytes: u64) -> bool {
+        match self.take_spare(bytes) {
+            Ok(spare) => {
+                self.spare = Some(spare);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Has segments from now on no larger than this. The next batch begins a new one if the present one is much larger.
     pub(crate) fn limit_segments(&mut self, largest: u64) {
         let largest = round_up(largest, WRITE_UNIT).max(self.segment_bytes.0);
         if largest != std::mem::replace(&mut self.segment_bytes.1, largest) {
-            let is_large = |bytes| bytes > 2 * largest;
-            if let Some(spare) = self.spare.take_if(|spare| is_large(spare.bytes)) {
-                self.discard(&spare);
+            if let Some(spare) = self.spare.take() {
+                self.offer_spare(Ok(spare));
             }
-            self.rolls |= self.active.as_ref().is_some_and(|it| is_large(it.bytes));
+            self.rolls |= self
+                .active
+                .as_ref()
+                .is_some_and(|it| self.is_large(it.bytes));
         }
     }
 

@@ -84,3 +84,24 @@ fn a_leader_that_ends_leaves_little_to_read_and_that_once() {
     let all = read_all(&*store, "room-1", StartAt::START, 1 << 20).unwrap();
     assert_eq!(all.len(), 12);
 }
+
+#[test]
+fn a_leader_with_an_heir_who_waits_writes_one_checkpoint() {
+    let disk = MemoryStorage::default();
+    let mut ann = Talker::new("ann", 1);
+    let (store, mut engine) = open(&disk);
+    let publish = |engine: &mut Engine<MemoryStorage>, ann: &mut Talker| {
+        for _ in 0..60 {
+            ann.send(&*store, "lobby", &[&vec![7; 100_000]]);
+            engine.step();
+            engine.keep_house();
+        }
+    };
+    publish(&mut engine, &mut ann);
+    store.shorten_replay(|| {});
+    // What is published until nobody is served any more is the heir's to read.
+    publish(&mut engine, &mut ann);
+    let before = store.info().log_bytes;
+    engine.close();
+    assert_eq!(store.info().log_bytes, before);
+}

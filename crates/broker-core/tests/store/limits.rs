@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use broker_proto::{RoomChange, StoreChange, WhenFull};
 
+use broker_core::log::storage::Storage;
+
 use crate::scene::Scene;
 
 /// A room with three messages in it, and the bytes of one.
@@ -301,4 +303,60 @@ fn segments_are_small_where_the_limit_is() {
         "{most} bytes for a limit of {max}"
     );
     assert!(scene.room("lobby").messages() > 20);
+}
+
+#[test]
+fn what_never_fits_into_the_store_costs_no_room_its_messages() {
+    let mut scene = with_segments(4 << 10);
+    for _ in 0..20 {
+        scene.send("lobby", &[&[1; 2000]]);
+    }
+    scene.change("lobby", trims());
+    let max = 200_000;
+    limit_store(&mut scene, max);
+    scene.look();
+    let before = scene.room("lobby").messages();
+    scene.send("lobby", &[&vec![2; 300_000]]);
+    let (detail, retry_after_ms) = scene.refusal();
+    assert_eq!(retry_after_ms, 0, "{detail}");
+    assert!(
+        detail.contains("this takes") && detail.contains("in all"),
+        "{detail}"
+    );
+    scene.look();
+    assert_eq!(scene.room("lobby").messages(), before);
+}
+
+fn segments(scene: &Scene) -> usize {
+    let files = scene.disk.list().unwrap().into_iter();
+    files.filter(|name| name.ends_with(".seg")).count()
+}
+
+#[test]
+fn a_limit_below_what_the_newest_segment_holds_is_reached_too() {
+    let mut scene = with_segments(1 << 20);
+    scene.checkpoint_bytes = 1 << 20;
+    scene.reopen();
+    let payload = vec![1; 100_000];
+    // What is sealed may not go, and the segment that is being written is large for the limit.
+    while segments(&scene) < 3 {
+        scene.send("hard", &[&payload]);
+    }
+    while scene.store.info().space.log_bytes < 11 << 19 {
+        scene.send("lobby", &[&payload]);
+    }
+    assert_eq!(segments(&scene), 3);
+    scene.change("lobby", trims());
+    let max = 5 << 20;
+    assert!(scene.store.info().space.log_bytes > max);
+    limit_store(&mut scene, max);
+    let mut stored = 0;
+    for _ in 0..60 {
+        scene.look();
+        scene.send("lobby", &[&[2; 2000]]);
+        stored += usize::from(scene.refused().is_empty());
+    }
+    let space = scene.store.info().space;
+    assert!(space.log_bytes <= max, "{space:?}");
+    assert!(stored > 40, "{stored} of 60 are stored, {space:?}");
 }

@@ -26,7 +26,7 @@ use super::super::cursors::{Allowance, CursorKey};
 use super::super::memory::post_decision;
 use super::super::rooms::NO_TIME;
 use super::super::sequencer::{Decision, Placed, Sequencer};
-use super::super::{Append, Ask, Mailbox, Notice, ProducerKey, StoreError, wake_all};
+use super::super::{Append, Ask, Fullness, Mailbox, Notice, ProducerKey, StoreError, wake_all};
 use super::checkpoint::{Checkpoint, Piece, RECORD_BYTES_MAX};
 use super::inbox::{Done, Request};
 use super::keep::Keeper;
@@ -59,6 +59,8 @@ const CROWD: usize = 8;
 /// New rooms that are worth a checkpoint: going through them, and what else comes with their messages, takes the next leader
 /// some ten milliseconds. Other records are not counted: what they take in the log says enough of them.
 const CHECKPOINT_ROOMS: usize = 12_500;
+/// With less free on the disk than this, and two checkpoints, a leader that ends writes no last one.
+const ENDS_WITH_FREE: u64 = 256 << 20;
 /// Log that the next leader reads within a millisecond or two.
 const SHORTEN_BYTES_MIN: u64 = 4 << 20;
 
@@ -117,6 +119,8 @@ pub struct Engine<S: Storage> {
     wake: Vec<Arc<Mailbox>>,
     /// The same, because a room has grown.
     wake_readers: Vec<Arc<Mailbox>>,
+    /// It hands over to somebody who waits.
+    has_heir: bool,
     /// Who waits for the checkpoint that is being written.
     shortened: Vec<Done>,
     builder: BatchBuilder,
@@ -190,6 +194,7 @@ impl<S: Storage> Engine<S> {
             asked: Vec::new(),
             wake: Vec::new(),
             wake_readers: Vec::new(),
+            has_heir: false,
             shortened: Vec::new(),
             builder: BatchBuilder::default(),
             identity_checked: Duration::ZERO,
@@ -222,6 +227,7 @@ impl<S: Storage> Engine<S> {
             .limit_segments(segment_bytes_max(self.segment_bytes_max, settings));
         self.take_relaxed_moves();
         self.begin_checkpoint_if_due();
+        self.leave_large_segment();
         let must_write = self.is_asked_to_write()
             || !self.relaxed_moves.is_empty()
             || !self.sequencer.changes().is_empty()
@@ -347,18 +353,24 @@ impl<S: Storage> Engine<S> {
     /// Leaves little to read to an heir who waits for it.
     fn shorten(&mut self, done: Done) {
         self.leave_little(self.shorten_bytes_min);
+        self.has_heir = true;
         self.shortened.push(done);
     }
 
     /// A new segment, and a checkpoint as the first thing in it, if there is so much log to read beside the last one.
     fn leave_little(&mut self, worth: u64) {
-        let (size, begin) = self.last_checkpoint;
-        let beside = self.writer.end().since(begin).saturating_sub(size);
-        if beside >= worth && self.checkpoint.is_none() && !self.writer.has_failed() {
+        if self.has_beside_checkpoint(worth) && !self.writer.has_failed() {
             self.writer.roll();
             self.rooms_told = self.rooms_in_all;
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
+    }
+
+    /// Whether there is so much log to read beside the last checkpoint, and no newer one is being written.
+    fn has_beside_checkpoint(&self, bytes: u64) -> bool {
+        let (size, begin) = self.last_checkpoint;
+        let beside = self.writer.end().since(begin).saturating_sub(size);
+        beside >= bytes && self.checkpoint.is_none()
     }
 
     fn decide(&mut self, append: &Append, now: Micros) -> Decision {
@@ -391,6 +403,17 @@ impl<S: Storage> Engine<S> {
         if self.checkpoint.is_none() && !self.writer.has_failed() && (much || self.scattered) {
             self.scattered = false;
             self.rooms_told = self.rooms_in_all;
+            self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
+        }
+    }
+
+    /// At its limit a store takes no messages, and so no batch would end a segment that is large for the limit, of which nothing
+    /// can be freed before it ends.
+    fn leave_large_segment(&mut self) {
+        let limit = self.sequencer.settings.settings.bytes_max;
+        let is_full = Fullness::of(self.sequencer.log_bytes, limit) >= Fullness::Trimming;
+        let waits = limit.is_some() && is_full && self.writer.will_roll();
+        if waits && self.checkpoint.is_none() && !self.writer.has_failed() {
             self.checkpoint = Some(Checkpoint::begin(self.writer.end(), &self.sequencer));
         }
     }
@@ -607,6 +630,16 @@ impl<S: Storage> Engine<S> {
         }
     }
 
+    /// Whether a last checkpoint takes nothing of the space that was prepared: on a full disk that is for the next leader.
+    fn has_space_to_end(&mut self) -> bool {
+        let (size, _) = self.last_checkpoint;
+        let wanted = ENDS_WITH_FREE.saturating_add(size.saturating_mul(2));
+        let free = self.shared.segments.storage().free_bytes();
+        let is_free = free.is_ok_and(|free| free >= wanted);
+        let may_write = self.shared.read_only().is_none() && !self.writer.is_starved();
+        may_write && is_free && self.writer.secure_spare(Checkpoint::PIECE_BYTES_MAX as u64)
+    }
+
     /// Whether there is more to do than what is queued.
     pub(super) fn is_busy(&self) -> bool {
         self.checkpoint.is_some() || !self.backlog.is_empty()
@@ -623,11 +656,11 @@ impl<S: Storage> Engine<S> {
     pub fn close(&mut self) {
         self.shared.inbox.close();
         while self.step() {}
-        // What space is left on a full disk is for the next leader.
-        if self.shared.read_only().is_none() && !self.writer.is_starved() {
-            // Nobody waits for that one, so a checkpoint must not be more than was written since the last.
-            let (size, _) = self.last_checkpoint;
-            self.leave_little(self.shorten_bytes_min.max(size));
+        // An heir who waits was left little already. For anybody else a checkpoint must not be more than was written since the last.
+        let (size, _) = self.last_checkpoint;
+        let worth = self.shorten_bytes_min.max(size);
+        if !self.has_heir && self.has_beside_checkpoint(worth) && self.has_space_to_end() {
+            self.leave_little(worth);
             while self.step() {}
         }
         let now = self.clock.now();

@@ -155,7 +155,12 @@ impl Keep {
     fn rest_at_start(&self, clock: &dyn Clock) {
         let until = clock.monotonic().saturating_add(REST_AT_START);
         let mut told = lock(&self.told);
-        while !(told.stopped || told.trimmed) && told.asked.is_empty() && told.short.is_empty() {
+        // Whoever is refused is told whether space is being made.
+        let is_limited = told.settings.settings.bytes_max.is_some();
+        while !(told.stopped || told.trimmed || is_limited)
+            && told.asked.is_empty()
+            && told.short.is_empty()
+        {
             let left = until.saturating_sub(clock.monotonic());
             let (guard, is_over) = wait_for(&self.wake, told, left);
             told = guard;
@@ -287,6 +292,13 @@ impl<S: Storage> Keeper<S> {
         if changed || missed {
             self.retaining.note_changed();
         }
+        if trimmed || missed {
+            self.trims = false;
+        }
+        if missed {
+            // Among it may be the checkpoint.
+            self.asked_after = None;
+        }
         if trimmed {
             self.reclaimer.note_trimmed();
         }
@@ -297,9 +309,6 @@ impl<S: Storage> Keeper<S> {
         let reclaims = self.reclaim(&settings.settings, pace);
         let frees = self.awaits || reclaims != Next::WhenAsked;
         self.shared.space.note_follows(self.removes || frees);
-        if trimmed || missed {
-            self.trims = false;
-        }
         if !self.trims && !frees {
             self.retaining.note_rest();
         }

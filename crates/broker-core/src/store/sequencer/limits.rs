@@ -48,6 +48,16 @@ impl Sequencer {
         if let Some(max) = self.settings.settings.bytes_max
             && used.saturating_add(bytes) > max
         {
+            if bytes > max {
+                // However much is trimmed for it.
+                return Err(Why {
+                    code: ErrorCode::QUOTA,
+                    detail: format!(
+                        "this takes {bytes} bytes and the log of the store may have {max} in all; send less at once, or raise the limit (broker store set --max-bytes)"
+                    ),
+                    retry_after_ms: 0,
+                });
+            }
             if self.space_follows && Fullness::of(used, Some(max)) < Fullness::Trimming {
                 // Nobody would make space yet.
                 self.short.insert(RoomId::NONE, bytes);

@@ -20,10 +20,12 @@ impl<S: Storage> Engine<S> {
         self.note_segment();
         self.sequencer.rollback();
         // What a checkpoint had so far refers to state that stays; a lost piece ends it.
-        if let Some(ended) = self.checkpoint.take()
-            && planted(Bug::NoSpaceIgnoredOnCheckpoint)
-        {
-            self.writer.checkpoint = ended.begin;
+        if let Some(ended) = self.checkpoint.take() {
+            // Who asked for it may ask again.
+            self.shared.keep.note_missed();
+            if planted(Bug::NoSpaceIgnoredOnCheckpoint) {
+                self.writer.checkpoint = ended.begin;
+            }
         }
         // ... and the next one waits for its turn, rather than meet the same full disk at once.
         self.last_checkpoint.1 = self.writer.end();
