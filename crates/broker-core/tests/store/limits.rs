@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use broker_proto::{RoomChange, StoreChange, WhenFull};
-
 use broker_core::log::storage::Storage;
+use broker_proto::{RoomChange, StoreChange, WhenFull};
 
 use crate::scene::Scene;
 
